@@ -328,7 +328,7 @@ static void note_request(struct sim *sim, const char *session, const char *flags
             base_text_append(&line, "null");
     }
     base_text_append(&line, ",\"data\":");
-    json_write_line(&line, data);
+    json_write_on_one_line(&line, data);
     base_text_append(&line, "}\n");
     if (!line.failed)
         fwrite(line.text, 1, line.bytes, sim->requests);

@@ -44,7 +44,7 @@ int sim_events_add(struct sim_events *events, const char *text, size_t bytes, st
     if (json_kind(span) != '{')
         return base_error_set(error, EP_EINVAL, "an event is an object");
     struct text line = {0};
-    json_write_line(&line, span);
+    json_write_on_one_line(&line, span);
     if (line.failed)
         return base_error_set(error, EP_ENOMEM, "no memory");
     span = (struct json_span){line.text, line.bytes};

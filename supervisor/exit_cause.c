@@ -73,8 +73,8 @@ static void find_ordered_cause(const struct supervisor *supervisor, const struct
         describe_exit(out, "killed during the shutdown");
     } else {
         char limit[32];
-        base_units_duration_text(segment_stage(&supervisor->segment, slot->stage)->timeout_ms, limit,
-                                 sizeof limit);
+        base_units_write_duration(segment_stage(&supervisor->segment, slot->stage)->timeout_ms, limit,
+                                  sizeof limit);
         describe_exit(out, "timed out after %s", limit);
         if (is_timed_out_event(supervisor, child, out->ticket))
             out->kind = SHM_CAUSE_TIMEOUT;

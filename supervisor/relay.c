@@ -70,7 +70,7 @@ static void keep_last_output(struct relay *relay, const char *line, size_t bytes
 {
     if (bytes > RELAY_TAIL_BYTES - 1) {
         const char *line_end = line + bytes;
-        line = base_utf8_start(line_end - (RELAY_TAIL_BYTES - 1), line_end);
+        line = base_utf8_find_start(line_end - (RELAY_TAIL_BYTES - 1), line_end);
         bytes = (size_t)(line_end - line);
     }
     size_t dropped_bytes = 0;
@@ -171,7 +171,7 @@ void relay_last_output(const struct relay *relay, char *buffer, size_t size)
         const char *line = memrchr(relay->tail, '\n', end_at);
         if (line != NULL && start_at < (size_t)(line + 1 - relay->tail))
             start_at = (size_t)(line + 1 - relay->tail);
-        start_at = (size_t)(base_utf8_start(relay->tail + start_at, relay->tail + end_at) - relay->tail);
+        start_at = (size_t)(base_utf8_find_start(relay->tail + start_at, relay->tail + end_at) - relay->tail);
     }
     size_t used_bytes = 0;
     for (size_t at = start_at; at < end_at; at++) {

@@ -10,6 +10,6 @@
 #define HASH_DIGITS_MAX 64
 
 /* Writes `digits` hex digits (at most HASH_DIGITS_MAX) and a NUL into hex. */
-void base_hash_hex(const void *data, size_t bytes, char *hex, size_t digits);
+void base_hash_write_hex(const void *data, size_t data_bytes, char *hex, size_t digit_count);
 
 #endif

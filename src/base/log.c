@@ -46,9 +46,10 @@ static struct {
     unsigned long lost;
 } log_state = {.level = EP_LOG_INFO};
 
-/* Whether stderr goes to the systemd journal, which wants a priority in place of the time.
- * base_log_open asks once in each process that opens the log. systemd sets JOURNAL_STREAM to
- * device:inode of the stream that it has opened; a shell in between may have redirected stderr. */
+/* Returns whether this process's stderr, where its log lines go, is the systemd journal, which wants a
+ * priority in place of the time. base_log_open asks once in each process that opens the log. systemd sets
+ * JOURNAL_STREAM to device:inode of the stream that it has opened; a shell in between may have redirected
+ * stderr. */
 static bool is_stderr_journal(void)
 {
     const char *stream = getenv("JOURNAL_STREAM");
@@ -83,9 +84,9 @@ void base_log_name(const char *format, ...)
     base_log_clean(name, log_state.name, sizeof log_state.name);
 }
 
-void base_log_relay_mode(bool on)
+void base_log_relay_mode(bool is_on)
 {
-    log_state.relay = on;
+    log_state.relay = is_on;
 }
 
 bool base_log_wanted(enum ep_severity severity)
@@ -96,31 +97,31 @@ bool base_log_wanted(enum ep_severity severity)
 /* Writes what precedes the text of a log line: a mark by which the supervisor knows lines of its
  * children, a priority for the systemd journal, or the time for people. Returns its length.
  * write_text_line calls it. */
-static size_t write_line_prefix(char *line, size_t size, enum ep_severity severity)
+static size_t write_line_prefix(char *line, size_t line_bytes, enum ep_severity severity)
 {
     if (log_state.relay)
-        return (size_t)snprintf(line, size, "%c<%d>", RELAY_MARK, (int)severity);
+        return (size_t)snprintf(line, line_bytes, "%c<%d>", RELAY_MARK, (int)severity);
     if (log_state.journal)
-        return (size_t)snprintf(line, size, "<%d>", (int)severity);
+        return (size_t)snprintf(line, line_bytes, "<%d>", (int)severity);
     struct timespec now;
-    struct tm local;
+    struct tm local_time;
     clock_gettime(CLOCK_REALTIME, &now);
     size_t used_bytes = 0;
-    if (localtime_r(&now.tv_sec, &local) != NULL)
-        used_bytes = strftime(line, size, "%Y-%m-%dT%H:%M:%S", &local);
-    return used_bytes +
-           (size_t)snprintf(line + used_bytes, size - used_bytes, ".%03d ", (int)(now.tv_nsec / 1000000));
+    if (localtime_r(&now.tv_sec, &local_time) != NULL)
+        used_bytes = strftime(line, line_bytes, "%Y-%m-%dT%H:%M:%S", &local_time);
+    return used_bytes + (size_t)snprintf(line + used_bytes, line_bytes - used_bytes, ".%03d ",
+                                         (int)(now.tv_nsec / 1000000));
 }
 
 /* Writes a finished log line to stderr with one write(2), so that lines of different processes never
  * mix. Returns false if stderr did not take all of it; write_text_line counts such lines. */
-static bool send_to_stderr(const char *line, size_t length)
+static bool send_to_stderr(const char *line, size_t line_bytes)
 {
-    ssize_t written;
+    ssize_t written_bytes;
     do
-        written = write(STDERR_FILENO, line, length);
-    while (written < 0 && errno == EINTR);
-    return written == (ssize_t)length;
+        written_bytes = write(STDERR_FILENO, line, line_bytes);
+    while (written_bytes < 0 && errno == EINTR);
+    return written_bytes == (ssize_t)line_bytes;
 }
 
 /* Writes one line, which begins with the name of its process, to stderr or to the function of the
@@ -147,8 +148,8 @@ static void write_text_line(enum ep_severity severity, const char *text)
         log_state.lost++;
 }
 
-/* Writes one line to the log if its severity is wanted. The supervisor, producers, workers and the
- * keeper call it through base_log_error and its siblings. Keeps errno, so that a caller may log before
+/* Writes one line to the log if the log's level includes its severity. The supervisor, producers, workers and
+ * the keeper call it through base_log_error and its siblings. Keeps errno, so that a caller may log before
  * it handles an error. */
 void base_log_write(enum ep_severity severity, const char *format, ...)
 {
@@ -185,25 +186,25 @@ void base_log_pass(enum ep_severity severity, const char *line)
 /* Copies a text and replaces control characters and invalid UTF-8 by '?', so that it is safe in a log
  * line, a terminal or JSON. The log calls it, and whoever shows text from a backend, a program or a
  * configuration file, which could otherwise forge log lines or control a terminal. */
-void base_log_clean(const char *message, char *buffer, unsigned long size)
+void base_log_clean(const char *message, char *buffer, unsigned long buffer_bytes)
 {
     /* 3 more: the last character that fits may be 4 bytes long */
-    const char *position = message, *message_end = message + strnlen(message, size + 3);
+    const char *position = message, *message_end = message + strnlen(message, buffer_bytes + 3);
     size_t used_bytes = 0;
-    if (size == 0)
+    if (buffer_bytes == 0)
         return;
     while (position < message_end) {
-        size_t length = base_utf8_length(position, message_end);
-        bool is_printable = length > 0 && !base_utf8_is_control(position, length);
-        size_t output_bytes = is_printable ? length : 1;
-        if (used_bytes + output_bytes >= size)
+        size_t character_bytes = base_utf8_length(position, message_end);
+        bool is_printable = character_bytes > 0 && !base_utf8_is_control(position, character_bytes);
+        size_t output_bytes = is_printable ? character_bytes : 1;
+        if (used_bytes + output_bytes >= buffer_bytes)
             break; /* cut between characters */
         if (is_printable)
-            memcpy(buffer + used_bytes, position, length);
+            memcpy(buffer + used_bytes, position, character_bytes);
         else
             buffer[used_bytes] = '?';
         used_bytes += output_bytes;
-        position += length > 0 ? length : 1;
+        position += character_bytes > 0 ? character_bytes : 1;
     }
     buffer[used_bytes] = '\0';
 }

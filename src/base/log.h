@@ -26,12 +26,12 @@ void base_log_write(enum ep_severity severity, const char *format, ...) __attrib
 /* For a child whose stderr is the supervisor's pipe. Each line is written as "\x1e<N>name: text", N
  * being the severity, without the time. The supervisor thus tells it from what stages print, and passes
  * it on with base_log_pass. */
-void base_log_relay_mode(bool on);
+void base_log_relay_mode(bool is_on);
 /* Writes a line that already begins with a process's name ("quakes/locate[3]: text"). */
 void base_log_pass(enum ep_severity severity, const char *line);
 
 /* Copies text and makes it safe for a log line, a terminal or JSON: control characters and bytes that
  * are not UTF-8 become '?'. Text that does not fit is cut between two characters. Quotes are kept. */
-void base_log_clean(const char *message, char *buffer, unsigned long size);
+void base_log_clean(const char *message, char *buffer, unsigned long buffer_bytes);
 
 #endif

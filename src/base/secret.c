@@ -47,10 +47,10 @@ static int check_secret_file(int fd, const char *path, struct error *error)
 /* Reduces the text of a secret file to its first line, without white space around it. Returns where the
  * secret begins in `text`, or NULL if it contains control characters, which no HTTP header or Idefix
  * packet can carry. base_secret_read calls it. */
-static char *cut_first_line(char *text, size_t length)
+static char *cut_first_line(char *text, size_t text_bytes)
 {
     size_t line_end = 0;
-    while (line_end < length && text[line_end] != '\n')
+    while (line_end < text_bytes && text[line_end] != '\n')
         line_end++;
     while (line_end > 0 && strchr(" \t\r", text[line_end - 1]) != NULL && text[line_end - 1] != '\0')
         line_end--;
@@ -69,31 +69,31 @@ static char *cut_first_line(char *text, size_t length)
 int base_secret_read(const char *path, char **out, struct error *error)
 {
     char text[SECRET_BYTES_MAX + 1];
-    size_t length = 0;
+    size_t text_bytes = 0;
     int code = EP_OK;
     /* non-blocking: opening a FIFO would wait for its writer; check_secret_file refuses it instead */
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd < 0)
         return base_error_set(error, EP_EACCESS, "%s cannot be opened: %s", path, strerror(errno));
     code = check_secret_file(fd, path, error);
-    while (code == EP_OK && length < SECRET_BYTES_MAX) {
-        ssize_t read_bytes = read(fd, text + length, SECRET_BYTES_MAX - length);
+    while (code == EP_OK && text_bytes < SECRET_BYTES_MAX) {
+        ssize_t read_bytes = read(fd, text + text_bytes, SECRET_BYTES_MAX - text_bytes);
         if (read_bytes < 0 && errno == EINTR)
             continue;
         if (read_bytes < 0)
             code = base_error_set(error, EP_EACCESS, "%s cannot be read: %s", path, strerror(errno));
         if (read_bytes <= 0)
             break;
-        length += (size_t)read_bytes;
+        text_bytes += (size_t)read_bytes;
     }
     if (code == EP_OK) {
-        char *line = cut_first_line(text, length);
+        char *line = cut_first_line(text, text_bytes);
         if (line == NULL)
             code = base_error_set(error, EP_EACCESS, "the first line of %s holds control characters", path);
         else if (*line == '\0')
             code =
                 base_error_set(error, EP_EACCESS, "the first line of %s is empty, expected the token", path);
-        else if (length == SECRET_BYTES_MAX && memchr(text, '\0', SECRET_BYTES_MAX) == NULL)
+        else if (text_bytes == SECRET_BYTES_MAX && memchr(text, '\0', SECRET_BYTES_MAX) == NULL)
             code = base_error_set(error, EP_EACCESS, "the first line of %s is longer than %d bytes", path,
                                   SECRET_BYTES_MAX - 1);
         else if ((line = strdup(line)) == NULL)

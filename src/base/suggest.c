@@ -28,8 +28,8 @@ static size_t smaller_of(size_t a, size_t b)
     return a < b ? a : b;
 }
 
-/* Returns how many letters must be inserted, removed, changed or swapped with their neighbour to turn
- * one word into the other; both have at most WORD_MAX letters. base_suggest_near compares a misspelt
+/* Returns how many letters must be inserted, removed, changed or swapped with their neighbour to turn one
+ * word into the other; both have at most WORD_MAX letters. base_suggest_find_nearest compares a misspelt
  * name with each known one. */
 static size_t count_edits(const char *from, const char *to)
 {
@@ -41,8 +41,8 @@ static size_t count_edits(const char *from, const char *to)
     for (size_t i = 1; i <= from_length; i++) {
         current[0] = i;
         for (size_t j = 1; j <= to_length; j++) {
-            bool same = normalize_letter(from[i - 1]) == normalize_letter(to[j - 1]);
-            current[j] = smaller_of(smaller_of(last[j] + 1, current[j - 1] + 1), last[j - 1] + !same);
+            bool is_same = normalize_letter(from[i - 1]) == normalize_letter(to[j - 1]);
+            current[j] = smaller_of(smaller_of(last[j] + 1, current[j - 1] + 1), last[j - 1] + !is_same);
             if (i > 1 && j > 1 && normalize_letter(from[i - 1]) == normalize_letter(to[j - 2]) &&
                 normalize_letter(from[i - 2]) == normalize_letter(to[j - 1]))
                 current[j] = smaller_of(current[j], before_last[j - 2] + 1);
@@ -55,31 +55,31 @@ static size_t count_edits(const char *from, const char *to)
     return last[to_length];
 }
 
-/* Whether one name begins with the other ("token" and "token_file"), where case does not matter and '-'
- * is '_'. base_suggest_near asks it when no known name has a similar spelling. */
+/* Returns whether one name begins with the other ("token" and "token_file"), where case does not matter and
+ * '-' is '_'. base_suggest_find_nearest asks it when no known name has a similar spelling. */
 static bool is_one_prefix_of_other(const char *one, const char *other)
 {
-    size_t length = smaller_of(strlen(one), strlen(other));
-    if (length < PREFIX_MIN)
+    size_t shorter_length = smaller_of(strlen(one), strlen(other));
+    if (shorter_length < PREFIX_MIN)
         return false;
-    for (size_t i = 0; i < length; i++)
+    for (size_t i = 0; i < shorter_length; i++)
         if (normalize_letter(one[i]) != normalize_letter(other[i]))
             return false;
     return true;
 }
 
-/* Returns the known name that is nearest to a misspelt one, or NULL if none is near; `words` ends with
- * NULL. Messages ask "did you mean" with it: about the configuration file, the command line's options
- * and the names in operators' requests. */
-const char *base_suggest_near(const char *word, const char *const *words)
+/* Returns the known name that is nearest to a misspelt one, or NULL if none is near; `known_words` ends
+ * with NULL. Messages ask "did you mean" with it: about the configuration file, the command line's options
+ * and the names in control requests. */
+const char *base_suggest_find_nearest(const char *word, const char *const *known_words)
 {
-    size_t length = strlen(word);
-    if (length == 0 || length > WORD_MAX)
+    size_t word_length = strlen(word);
+    if (word_length == 0 || word_length > WORD_MAX)
         return NULL;
     const char *nearest = NULL;
     size_t fewest_edits = SIZE_MAX;
-    for (const char *const *candidate = words; *candidate != NULL; candidate++) {
-        size_t longer_length = strlen(*candidate) > length ? strlen(*candidate) : length;
+    for (const char *const *candidate = known_words; *candidate != NULL; candidate++) {
+        size_t longer_length = strlen(*candidate) > word_length ? strlen(*candidate) : word_length;
         if (longer_length > WORD_MAX)
             continue;
         size_t edit_count = count_edits(word, *candidate);
@@ -89,7 +89,7 @@ const char *base_suggest_near(const char *word, const char *const *words)
             fewest_edits = edit_count;
         }
     }
-    for (const char *const *candidate = words; nearest == NULL && *candidate != NULL; candidate++)
+    for (const char *const *candidate = known_words; nearest == NULL && *candidate != NULL; candidate++)
         if (is_one_prefix_of_other(word, *candidate))
             nearest = *candidate;
     return nearest;

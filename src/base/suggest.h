@@ -4,6 +4,6 @@
 #define BASE_SUGGEST_H
 
 /* Returns the nearest of words (ended by NULL) to word, or NULL if none is near. */
-const char *base_suggest_near(const char *word, const char *const *words);
+const char *base_suggest_find_nearest(const char *word, const char *const *known_words);
 
 #endif

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Makes room in a growing text for added_bytes bytes and a NUL. Without memory it sets `failed` and
+/* Makes room in a growing text for added_bytes bytes and a NUL. If out of memory, it sets `failed` and
  * returns false; writers go on, and the caller checks `failed` once at the end. base_text_append_bytes
  * calls it. */
 static bool reserve_bytes(struct text *out, size_t added_bytes)
@@ -32,15 +32,16 @@ static bool reserve_bytes(struct text *out, size_t added_bytes)
     return true;
 }
 
-/* Appends bytes as they are to a growing text; does nothing once memory was short. All functions that
- * append text end here. The JSON writer and makers of URLs and tables build their output with it. */
-void base_text_append_bytes(struct text *out, const char *text, size_t bytes)
+/* Appends bytes as they are to a growing text; does nothing once the text has run out of memory. All
+ * functions that append to a growing text call it: the JSON writer, the command line's tables, the URLs of
+ * http sources. */
+void base_text_append_bytes(struct text *out, const char *text, size_t text_bytes)
 {
-    if (!reserve_bytes(out, bytes))
+    if (!reserve_bytes(out, text_bytes))
         return;
-    if (bytes > 0)
-        memcpy(out->text + out->bytes, text, bytes);
-    out->bytes += bytes;
+    if (text_bytes > 0)
+        memcpy(out->text + out->bytes, text, text_bytes);
+    out->bytes += text_bytes;
     out->text[out->bytes] = '\0';
 }
 
@@ -49,8 +50,8 @@ void base_text_append(struct text *out, const char *text)
     base_text_append_bytes(out, text, strlen(text));
 }
 
-/* Makes a growing text empty again and keeps its memory. The keeper and the command line use it when
- * they have sent one part of an answer to an operator's command and begin the next. */
+/* Makes a growing text empty again and keeps its memory. The keeper and the command line use it after they
+ * have sent one part of the answer to a control command, for the next part. */
 void base_text_reset(struct text *out)
 {
     out->bytes = 0;

@@ -20,7 +20,7 @@ struct text {
     bool failed;
 };
 void base_text_append(struct text *out, const char *text); /* NUL-terminated */
-void base_text_append_bytes(struct text *out, const char *text, size_t bytes);
+void base_text_append_bytes(struct text *out, const char *text, size_t text_bytes);
 void base_text_reset(struct text *out); /* empty again; keeps the memory */
 void base_text_free(struct text *out);
 

@@ -6,7 +6,7 @@
  * Invariants
  *  1. A text is read to its last byte or refused; no prefix of it is accepted.
  *  2. A number that does not fit is refused with errno ERANGE; nothing overflows.
- *  3. base_units_duration_ms reads what base_units_duration_text writes back to the same value.
+ *  3. base_units_read_duration reads what base_units_write_duration writes back to the same value.
  */
 #include "src/base/units.h"
 
@@ -77,7 +77,7 @@ static bool read_digits(const char **text, uint64_t *value, bool *is_too_large)
 /* Reads a duration as people write it ("1m30s") into milliseconds. Returns EP_OK, or EP_EINVAL with
  * errno EINVAL (not a duration) or ERANGE (too large). The reader of the configuration file, the
  * command line's options and the workers (for the retry time of a stage's answer) call it. */
-int base_units_duration_ms(const char *text, uint64_t *ms)
+int base_units_read_duration(const char *text, uint64_t *ms)
 {
     if (strcmp(text, "0") == 0) { /* zero is the same in every unit */
         *ms = 0;
@@ -85,29 +85,29 @@ int base_units_duration_ms(const char *text, uint64_t *ms)
     }
     uint64_t sum_ms = 0;
     bool is_too_large = false;
-    size_t next_unit = 0; /* the first unit that may still follow */
+    size_t unit_index = 0; /* the first unit that may still follow */
     const char *position = text;
     do {
         uint64_t number;
         if (!read_digits(&position, &number, &is_too_large))
             return refuse_with_errno(EINVAL);
-        size_t letters = 0;
-        while (isalpha((unsigned char)position[letters]))
-            letters++;
-        while (next_unit < DURATION_UNITS &&
-               (strlen(duration_units[next_unit].name) != letters ||
-                strncmp(position, duration_units[next_unit].name, letters) != 0))
-            next_unit++;
-        if (next_unit == DURATION_UNITS)
+        size_t letter_count = 0;
+        while (isalpha((unsigned char)position[letter_count]))
+            letter_count++;
+        while (unit_index < DURATION_UNITS &&
+               (strlen(duration_units[unit_index].name) != letter_count ||
+                strncmp(position, duration_units[unit_index].name, letter_count) != 0))
+            unit_index++;
+        if (unit_index == DURATION_UNITS)
             return refuse_with_errno(EINVAL);
         uint64_t part_ms;
-        if (__builtin_mul_overflow(number, duration_units[next_unit].factor, &part_ms) ||
+        if (__builtin_mul_overflow(number, duration_units[unit_index].factor, &part_ms) ||
             __builtin_add_overflow(sum_ms, part_ms, &sum_ms)) {
             is_too_large = true;
             sum_ms = 0;
         }
-        next_unit++;
-        position += letters;
+        unit_index++;
+        position += letter_count;
     } while (*position != '\0');
     if (is_too_large || sum_ms > UNITS_DURATION_MAX_MS)
         return refuse_with_errno(ERANGE);
@@ -118,7 +118,7 @@ int base_units_duration_ms(const char *text, uint64_t *ms)
 /* Reads a size as people write it ("64MiB", "10k") into bytes. Returns EP_OK, or EP_EINVAL with errno
  * EINVAL (not a size) or ERANGE (too large). The reader of the configuration file calls it, in
  * eventpiped's supervisor and in the command line. */
-int base_units_size_bytes(const char *text, uint64_t *bytes)
+int base_units_read_size(const char *text, uint64_t *bytes)
 {
     uint64_t number;
     bool is_too_large = false;
@@ -135,34 +135,33 @@ int base_units_size_bytes(const char *text, uint64_t *bytes)
     return refuse_with_errno(EINVAL);
 }
 
-/* Writes a duration as people write it ("1m30s"), so that base_units_duration_ms reads the same value
- * back. The supervisor uses it in its message about a timed-out event, the check of the configuration
- * in those about retry pauses. */
-void base_units_duration_text(uint64_t ms, char *buffer, size_t size)
+/* Writes a duration as people write it ("1m30s"), so that base_units_read_duration reads the same value
+ * back. The supervisor's message about a timed-out event has it, and config_validate's messages about the
+ * pauses between attempts. */
+void base_units_write_duration(uint64_t ms, char *buffer, size_t buffer_bytes)
 {
     size_t used_bytes = 0;
-    if (size == 0)
+    if (buffer_bytes == 0)
         return;
     buffer[0] = '\0';
-    for (size_t i = 0; i < DURATION_UNITS && used_bytes < size; i++) {
+    for (size_t i = 0; i < DURATION_UNITS && used_bytes < buffer_bytes; i++) {
         uint64_t number = ms / duration_units[i].factor;
         if (number == 0)
             continue;
         ms %= duration_units[i].factor;
-        used_bytes += (size_t)snprintf(buffer + used_bytes, size - used_bytes, "%llu%s",
+        used_bytes += (size_t)snprintf(buffer + used_bytes, buffer_bytes - used_bytes, "%llu%s",
                                        (unsigned long long)number, duration_units[i].name);
     }
     if (used_bytes == 0)
-        snprintf(buffer, size, "0s");
+        snprintf(buffer, buffer_bytes, "0s");
 }
 
-/* Reads a number of exactly this many digits and moves *text past them. Returns whether its value is
- * within the bounds. is_rfc3339_time checks the year, month, hour and other numbers of a time with it.
- * */
-static bool read_fixed_digits(const char **text, int digits, int min, int max, int *value)
+/* Reads a number of exactly this many digits and moves *text past them. Returns whether its value is within
+ * the bounds. is_rfc3339_time checks the year, month, hour and other numbers of a time with it. */
+static bool read_fixed_digits(const char **text, int digit_count, int min, int max, int *value)
 {
     *value = 0;
-    for (int i = 0; i < digits; i++, (*text)++) {
+    for (int i = 0; i < digit_count; i++, (*text)++) {
         if (**text < '0' || **text > '9')
             return false;
         *value = *value * 10 + (**text - '0');
@@ -183,12 +182,12 @@ static bool read_one_of(const char **text, const char *allowed)
 static int days_in_month(int year, int month)
 {
     static const int days[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
-    bool leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
-    return month == 2 && leap ? 29 : days[month - 1];
+    bool is_leap_year = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
+    return month == 2 && is_leap_year ? 29 : days[month - 1];
 }
 
-/* Whether the text is a time of RFC 3339: date, time of day, optional fraction, and Z or an offset.
- * Refuses other forms of ISO 8601. base_units_since_text asks it about a source's setting `since`. */
+/* Returns whether the text is a time of RFC 3339: date, time of day, optional fraction, and Z or an offset.
+ * Refuses other forms of ISO 8601. base_units_write_since asks it about a source's setting `since`. */
 static bool is_rfc3339_time(const char *position)
 {
     int year, month, day, value;
@@ -213,17 +212,17 @@ static bool is_rfc3339_time(const char *position)
 }
 
 /* Writes a source's setting `since` as a time: copies an RFC 3339 time, or subtracts a duration ("2d")
- * from now_ms. Returns EP_OK, or EP_EINVAL with errno as base_units_duration_ms sets it. The reader of
+ * from now_ms. Returns EP_OK, or EP_EINVAL with errno as base_units_read_duration sets it. The reader of
  * the configuration file calls it, in eventpiped's supervisor and in the command line. */
-int base_units_since_text(const char *text, int64_t now_ms, char *buffer, size_t size)
+int base_units_write_since(const char *text, int64_t now_ms, char *buffer, size_t buffer_bytes)
 {
     if (is_rfc3339_time(text)) {
-        if ((size_t)snprintf(buffer, size, "%s", text) >= size)
+        if ((size_t)snprintf(buffer, buffer_bytes, "%s", text) >= buffer_bytes)
             return refuse_with_errno(ERANGE);
         return EP_OK;
     }
     uint64_t ms;
-    if (base_units_duration_ms(text, &ms) != EP_OK)
+    if (base_units_read_duration(text, &ms) != EP_OK)
         return EP_EINVAL;
     if (now_ms < 0 || ms > (uint64_t)now_ms)
         return refuse_with_errno(ERANGE); /* earlier than 1970 */
@@ -233,7 +232,8 @@ int base_units_since_text(const char *text, int64_t now_ms, char *buffer, size_t
     char utc_text[40];
     if (gmtime_r(&seconds, &utc) == NULL ||
         strftime(utc_text, sizeof utc_text, "%Y-%m-%dT%H:%M:%S", &utc) == 0 ||
-        (size_t)snprintf(buffer, size, "%s.%03uZ", utc_text, (unsigned)(then_ms % 1000)) >= size)
+        (size_t)snprintf(buffer, buffer_bytes, "%s.%03uZ", utc_text, (unsigned)(then_ms % 1000)) >=
+            buffer_bytes)
         return refuse_with_errno(ERANGE);
     return EP_OK;
 }

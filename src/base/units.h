@@ -10,11 +10,11 @@
  * "10k", "4096". Return 0 or EP_EINVAL; errno is then ERANGE if only the number is too large, otherwise
  * EINVAL. Durations end at UNITS_DURATION_MAX_MS, so that sums and nanoseconds of them cannot overflow. */
 #define UNITS_DURATION_MAX_MS (UINT64_C(36500) * 24 * 60 * 60 * 1000)
-int base_units_duration_ms(const char *text, uint64_t *ms);
-int base_units_size_bytes(const char *text, uint64_t *bytes);
-void base_units_duration_text(uint64_t ms, char *buffer, size_t size); /* "1m30s" */
+int base_units_read_duration(const char *text, uint64_t *ms);
+int base_units_read_size(const char *text, uint64_t *bytes);
+void base_units_write_duration(uint64_t ms, char *buffer, size_t buffer_bytes); /* "1m30s" */
 /* Reads the setting `since`: a duration, which is subtracted from now_ms (wall clock) and becomes
  * "2026-11-23T10:02:03.123Z", or an RFC 3339 time, which is copied. 0 or EP_EINVAL, errno as above. */
-int base_units_since_text(const char *text, int64_t now_ms, char *buffer, size_t size);
+int base_units_write_since(const char *text, int64_t now_ms, char *buffer, size_t buffer_bytes);
 
 #endif

@@ -9,13 +9,13 @@ static bool is_continuation_byte(unsigned char byte)
     return (byte & 0xC0) == 0x80;
 }
 
-/* Returns how many bytes (1 to 4) the UTF-8 character at `at` has, 0 if the bytes there are no valid
- * character. `end` is the end of the text, and `at` lies before it. The JSON writer and checker, the
- * log and the command line's tables go through text from outside with it. */
-size_t base_utf8_length(const char *at, const char *end)
+/* Returns how many bytes (1 to 4) the UTF-8 character at `position` has, 0 if the bytes there are no valid
+ * character. `text_end` is the end of the text, and `position` lies before it. The JSON writer and checker,
+ * the log and the command line's tables go through text from outside with it. */
+size_t base_utf8_length(const char *position, const char *text_end)
 {
-    const unsigned char *byte = (const unsigned char *)at;
-    size_t bytes_left = (size_t)(end - at);
+    const unsigned char *byte = (const unsigned char *)position;
+    size_t bytes_left = (size_t)(text_end - position);
 
     if (byte[0] < 0x80)
         return 1;
@@ -26,9 +26,9 @@ size_t base_utf8_length(const char *at, const char *end)
     if (bytes_left < 3 || !is_continuation_byte(byte[2]))
         return 0;
     if (byte[0] < 0xF0) {
-        bool overlong = byte[0] == 0xE0 && byte[1] < 0xA0;
-        bool surrogate = byte[0] == 0xED && byte[1] > 0x9F;
-        return overlong || surrogate ? 0 : 3;
+        bool is_overlong = byte[0] == 0xE0 && byte[1] < 0xA0;
+        bool is_surrogate = byte[0] == 0xED && byte[1] > 0x9F;
+        return is_overlong || is_surrogate ? 0 : 3;
     }
     if (byte[0] > 0xF4 || bytes_left < 4 || !is_continuation_byte(byte[3]))
         return 0;
@@ -37,21 +37,21 @@ size_t base_utf8_length(const char *at, const char *end)
     return 4;
 }
 
-/* Whether a UTF-8 character of this length is a control character, which could move the cursor of a
- * terminal or forge a log line. The log, the command line's tables and the error texts of sources and
- * the Idefix client replace such characters. */
-bool base_utf8_is_control(const char *at, size_t length)
+/* Returns whether a UTF-8 character of this length is a control character, which could move the cursor of a
+ * terminal or forge a log line. The log, the command line's tables and the error texts of sources and the
+ * Idefix client replace such characters. */
+bool base_utf8_is_control(const char *position, size_t character_bytes)
 {
-    unsigned char first = (unsigned char)at[0];
+    unsigned char first_byte = (unsigned char)position[0];
 
     /* U+0080 to U+009F have two bytes */
-    return (length == 1 && (first < 0x20 || first == 0x7F)) ||
-           (length == 2 && first == 0xC2 && (unsigned char)at[1] < 0xA0);
+    return (character_bytes == 1 && (first_byte < 0x20 || first_byte == 0x7F)) ||
+           (character_bytes == 2 && first_byte == 0xC2 && (unsigned char)position[1] < 0xA0);
 }
 
-/* Returns to how many bytes, at most bytes_max, a longer UTF-8 text must be cut so that its last
- * character stays whole. The store cuts the error texts in its trace with it. */
-size_t base_utf8_fit(const char *text, size_t bytes_max)
+/* Returns at which byte, at most bytes_max, a longer UTF-8 text must be cut so that its last character
+ * stays whole. The store cuts the error texts in its trace with it. */
+size_t base_utf8_find_cut(const char *text, size_t bytes_max)
 {
     while (bytes_max > 0 && is_continuation_byte((unsigned char)text[bytes_max]))
         bytes_max--;
@@ -60,11 +60,11 @@ size_t base_utf8_fit(const char *text, size_t bytes_max)
 
 /* Returns where the first whole UTF-8 character begins in a text whose front was cut off. The
  * supervisor calls it when it keeps only the end of a process's stderr output. */
-const char *base_utf8_start(const char *at, const char *end)
+const char *base_utf8_find_start(const char *position, const char *text_end)
 {
-    while (at < end && is_continuation_byte((unsigned char)*at))
-        at++;
-    return at;
+    while (position < text_end && is_continuation_byte((unsigned char)*position))
+        position++;
+    return position;
 }
 
 /* Removes an incomplete last UTF-8 character from a text that was cut to the size of its buffer. Error
@@ -82,17 +82,17 @@ void base_utf8_cut(char *text)
         last_character[-1] = '\0';
 }
 
-/* Whether all bytes of a text are valid UTF-8. Sources, `eventpipe import` and the library check text
- * from outside with it before they accept it. */
-bool base_utf8_valid(const char *text, size_t bytes)
+/* Returns whether all bytes of a text are valid UTF-8. Sources, `eventpipe import` and the library check
+ * text from outside with it before they accept it. */
+bool base_utf8_valid(const char *text, size_t text_bytes)
 {
-    const char *end = text + bytes;
+    const char *text_end = text + text_bytes;
 
-    while (text < end) {
-        size_t length = base_utf8_length(text, end);
-        if (length == 0)
+    while (text < text_end) {
+        size_t character_bytes = base_utf8_length(text, text_end);
+        if (character_bytes == 0)
             return false;
-        text += length;
+        text += character_bytes;
     }
     return true;
 }

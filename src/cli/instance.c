@@ -96,7 +96,7 @@ static int read_config_file(struct cli *cli, const char *path, struct error *err
         cli->control_path = read_plain_key(path, "control");
         cli->store_url = read_plain_key(path, "storage");
     }
-    if (instance == NULL || !config_name_valid(instance)) {
+    if (instance == NULL || !config_is_name_valid(instance)) {
         free(instance);
         return base_error_set(error, CONTROL_USAGE, "%s names no valid instance (see eventpipe -c %s check)",
                               path, path);
@@ -112,7 +112,7 @@ static int read_config_file(struct cli *cli, const char *path, struct error *err
 static int find_instance_by_name(struct cli *cli, const char *name, struct error *error)
 {
     char path[sizeof CONFIG_FOLDER + SHM_NAME_BYTES + 8];
-    if (!config_name_valid(name))
+    if (!config_is_name_valid(name))
         return base_error_set(
             error, CONTROL_USAGE,
             "-i: \"%s\" cannot be the name of an instance; expected letters, digits, \".\", \"_\" and \"-\"",
@@ -154,7 +154,7 @@ static void list_segments(struct instance_names *running, struct instance_names 
         const char *name = folder_entry->d_name + sizeof SEGMENT_PREFIX - 1;
         struct segment segment;
         if (strncmp(folder_entry->d_name, SEGMENT_PREFIX, sizeof SEGMENT_PREFIX - 1) != 0 ||
-            !config_name_valid(name))
+            !config_is_name_valid(name))
             continue;
         int code = segment_attach(name, &segment);
         bool is_running = code == -EAGAIN || code == -EPROTO || (code == 0 && segment_owner_lives(&segment));

@@ -111,7 +111,7 @@ static const char *suggest_option(const char *name)
     static const char *names[CLI_OPTION_COUNT + 1];
     for (size_t i = 0; i < CLI_OPTION_COUNT; i++)
         names[i] = cli_options[i].name;
-    return base_suggest_near(name, names);
+    return base_suggest_find_nearest(name, names);
 }
 
 /* Returns the name of the command that is spelt most like `name`, or NULL if none is similar. The parser of

@@ -61,7 +61,7 @@ static int write_older_and_limit_filters(const struct cli *cli, struct text *out
 {
     const char *older_text = cli->values[CLI_OPTION_OLDER], *limit_text = cli->values[CLI_OPTION_LIMIT];
     uint64_t older_ms;
-    if (older_text != NULL && base_units_duration_ms(older_text, &older_ms) != EP_OK)
+    if (older_text != NULL && base_units_read_duration(older_text, &older_ms) != EP_OK)
         return base_error_set(error, CONTROL_USAGE,
                               "--older: expected a duration such as 90s, 15m, 2h or 7d, found \"%s\"",
                               older_text);

@@ -39,9 +39,9 @@ const char *config_stage_type_name(enum stage_type type)
 }
 
 /* Returns whether a text can be the name of an instance, source or stage. Such names become parts of file
- * names, shared memory names and command lines, so characters with a meaning there are refused. The rules
- * of the configuration ask this, and `eventpipe` for the instance that its user names. */
-bool config_name_valid(const char *name)
+ * names, shared memory names and command lines, so characters with a meaning there are refused.
+ * config_validate calls it, and `eventpipe` for the instance that its user names. */
+bool config_is_name_valid(const char *name)
 {
     static const char allowed_chars[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
     size_t name_bytes = strlen(name);
@@ -52,7 +52,7 @@ bool config_name_valid(const char *name)
 /* Sets the defaults of the top keys of a configuration, in a struct that is all zero. config_read calls it
  * first in the supervisor and in `eventpipe`, and the library when a program creates a manager (its handle
  * of a pipeline). */
-void config_defaults(struct config *config)
+void config_set_defaults(struct config *config)
 {
     config->control_mode = 0600;
     config->synchronous = SYNCHRONOUS_FULL;
@@ -64,7 +64,7 @@ void config_defaults(struct config *config)
 /* Sets the defaults of one source by its type, which the caller has set in a struct that is otherwise
  * zero. config_read calls it before it reads the source's keys, and the library when a program adds a
  * source or opens an Idefix client. */
-void config_source_defaults(struct source_config *source)
+void config_set_source_defaults(struct source_config *source)
 {
     source->long_poll_ms = 60 * SECOND_MS;
     source->page_size = 100;
@@ -102,7 +102,7 @@ void config_source_defaults(struct source_config *source)
 
 /* Sets the defaults of one stage, in a struct that is all zero. config_read calls it before it reads the
  * stage's keys, and the library when a program adds a stage. */
-void config_stage_defaults(struct stage_config *stage)
+void config_set_stage_defaults(struct stage_config *stage)
 {
     stage->concurrency = 1;
     stage->input_buffer = 512;
@@ -116,8 +116,8 @@ void config_stage_defaults(struct stage_config *stage)
     stage->options = strdup("{}");
 }
 
-/* Overwrites a secret of the configuration with zeros and frees it, so that a core dump or a later
- * allocation cannot show it. NULL is allowed. */
+/* Overwrites a secret of the configuration (a token, a password) with zeros and frees it, so that a core
+ * dump or a later allocation cannot show it. NULL is allowed. */
 static void wipe_secret(char *secret)
 {
     if (secret != NULL)
@@ -152,8 +152,8 @@ static void free_stage_config(struct stage_config *stage)
     free(stage->ca_file);
 }
 
-/* Frees the settings of an Idefix source, and overwrites its token and password. config_close calls it for
- * each source of this type. */
+/* Frees the configuration of an Idefix source, and overwrites its token and password. config_close calls it
+ * for each source of this type. */
 static void free_idefix_config(struct idefix_source_config *idefix)
 {
     free_strings(&idefix->groups);
@@ -168,8 +168,8 @@ static void free_idefix_config(struct idefix_source_config *idefix)
     free(idefix->meta);
 }
 
-/* Frees the settings of an http source, and overwrites its headers and token. config_close calls it for
- * each source of this type. */
+/* Frees the configuration of an http source, and overwrites its headers and token. config_close calls it
+ * for each source of this type. */
 static void free_http_config(struct http_source_config *http)
 {
     free_strings(&http->headers);

@@ -205,16 +205,16 @@ int config_read(const char *path, config_report *report, void *user, struct conf
  * absolute. `eventpipe chaos` calls it for its helper program, after config_read found no problem. Sets
  * *out to text that the caller frees. 0, or a negative code with a message.
  */
-int config_json(const char *path, char **out, struct error *error);
+int config_convert_to_json(const char *path, char **out, struct error *error);
 
 /*
  * Set the defaults documented in eventpipe.yaml(5), in a struct that is all zero (a source: except its
  * type). Call them first and then set what differs, since 0 has a meaning of its own in many fields.
  * Texts are allocated.
  */
-void config_defaults(struct config *config);
-void config_source_defaults(struct source_config *source);
-void config_stage_defaults(struct stage_config *stage);
+void config_set_defaults(struct config *config);
+void config_set_source_defaults(struct source_config *source);
+void config_set_stage_defaults(struct stage_config *stage);
 /* Checks the rules for every configuration, from a file or from the library: names, duplicates, ranges,
  * at least one source and stage, the settings each type needs. Calls report() for each problem with line
  * 0; config_read calls it too and adds the lines. 0 or EP_ECONFIG. No message contains a secret or a
@@ -238,7 +238,7 @@ void config_close(struct config **config);
  * "sources[].stages[].retry.min"... */
 void config_each_key(void (*each)(const char *path, void *user), void *user);
 
-bool config_name_valid(
+bool config_is_name_valid(
     const char *name); /* of instances, sources, stages: [A-Za-z0-9._-]{1,63}, not "ALL", not
                                       beginning with '-' or '.' */
 

@@ -19,16 +19,17 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Sets the soft and the hard limit of a resource on this process; 0 means no limit. Returns 0 or an errno. */
+/* Sets one limit that the configuration gives a stage, soft and hard, on this process, which runs the
+ * stage's code; 0 means no limit. Returns 0 or an errno. */
 static int set_resource_limit(__rlimit_resource_t resource, uint64_t limit_value)
 {
     const struct rlimit limit = {limit_value, limit_value};
     return limit_value == 0 || setrlimit(resource, &limit) == 0 ? 0 : errno;
 }
 
-/* Sets a stage's limits of memory, files and processes on this process and its future children, for good.
- * Returns 0, or an errno with *failed_key as the key that failed. A worker calls it for itself; for an
- * exec stage, the program's process calls it between fork and exec. */
+/* Sets the limits of memory, files and processes that the configuration gives a stage on this process and
+ * its future children, for good. Returns 0, or an errno with *failed_key as the key that failed. A worker
+ * calls it for itself; for an exec stage, the program's process calls it between fork and exec. */
 int config_limits_set(const struct limits_config *limits, const char **failed_key)
 {
     int code = set_resource_limit(RLIMIT_AS, limits->memory_bytes);
@@ -43,9 +44,9 @@ int config_limits_set(const struct limits_config *limits, const char **failed_ke
     return set_resource_limit(RLIMIT_NPROC, limits->processes);
 }
 
-/* Lets process `pid` (0 = this one) use the stage's CPU limit once more, counted from the CPU time it has
- * used so far. Returns 0 or an errno. A worker calls it before each event, so that the limit holds for one
- * event and not for the life of the process. */
+/* Lets process `pid` (0 = this one) use the CPU limit that the configuration gives a stage once more,
+ * counted from the CPU time it has used so far. Returns 0 or an errno. A worker calls it before each event,
+ * so that the limit holds for one event and not for the life of the process. */
 int config_limits_renew_cpu(pid_t pid, const struct limits_config *limits)
 {
     clockid_t clock;
@@ -65,8 +66,8 @@ int config_limits_renew_cpu(pid_t pid, const struct limits_config *limits)
     return prlimit(pid, RLIMIT_CPU, &limit, NULL) == 0 ? 0 : errno;
 }
 
-/* Checks that a stage's limit is not above the daemon's own hard limit, which only root may exceed.
- * Returns 0, or EP_EACCESS with a message that begins with the key. */
+/* Checks that a limit of a stage in the configuration is not above the daemon's own hard limit, which only
+ * root may exceed. Returns 0, or EP_EACCESS with a message that begins with the key. */
 static int check_against_hard_limit(const char *key, __rlimit_resource_t resource, uint64_t limit_value,
                                     struct error *error)
 {
@@ -82,9 +83,9 @@ static int check_against_hard_limit(const char *key, __rlimit_resource_t resourc
                           key, (uint64_t)own_limit.rlim_max, limit_value);
 }
 
-/* Checks whether this process may set the limits of a stage that runs as user `runs_as`. Returns 0, or
- * EP_EACCESS with a message that begins with the key. The supervisor calls it before it forks; otherwise
- * the workers of the stage would fail one after the other. */
+/* Checks whether this process may set the limits that the configuration gives a stage, which runs as user
+ * `runs_as`. Returns 0, or EP_EACCESS with a message that begins with the key. The supervisor calls it
+ * before it forks; otherwise the stage's workers would fail one after the other. */
 int config_limits_check(const struct limits_config *limits, uid_t runs_as, struct error *error)
 {
     if (limits->processes > 0 && runs_as == 0)

@@ -51,18 +51,19 @@ int config_rights_check(const struct config *config, config_report *report, void
 {
     int result = 0;
 
-    for (size_t i = 0; i < config->source_count; i++)
-        for (size_t j = 0; j < config->sources[i].stage_count; j++) {
-            const struct stage_config *stage = &config->sources[i].stages[j];
+    for (size_t source_index = 0; source_index < config->source_count; source_index++)
+        for (size_t stage_index = 0; stage_index < config->sources[source_index].stage_count; stage_index++) {
+            const struct stage_config *stage = &config->sources[source_index].stages[stage_index];
             struct config_user runs_as = {.changes = false};
             struct error error = {0};
             if (config_user_find(stage, &runs_as, &error) != 0) {
-                report_stage_problem(config, i, j, "", error.message, report, user);
+                report_stage_problem(config, source_index, stage_index, "", error.message, report, user);
                 result = EP_ECONFIG;
                 continue;
             }
             if (config_limits_check(&stage->limits, runs_as.uid, &error) != 0) {
-                report_stage_problem(config, i, j, "limits.", error.message, report, user);
+                report_stage_problem(config, source_index, stage_index, "limits.", error.message, report,
+                                     user);
                 result = EP_ECONFIG;
             }
             config_user_free(&runs_as);
@@ -72,33 +73,34 @@ int config_rights_check(const struct config *config, config_report *report, void
 
 #define SERVICE_USER "eventpipe" /* the user of eventpiped@.service */
 
-/* Writes the shell command that creates the store's directory, for a message of `eventpiped -t`. As root,
- * and if the service's user exists, the command makes that user the owner, since the daemon must write
- * there. */
-static void write_mkdir_command(const char *directory, char *command, size_t size)
+/* Writes the shell command that creates the directory of the store that the configuration names, for a
+ * message of `eventpiped -t`. As root, and if the service's user exists, the command makes that user the
+ * owner, since the daemon must write there. */
+static void write_mkdir_command(const char *directory, char *command, size_t buffer_bytes)
 {
     if (geteuid() == 0 && getpwnam(SERVICE_USER) != NULL)
-        snprintf(command, size, "install -d -m 750 -o " SERVICE_USER " -g " SERVICE_USER " '%s'", directory);
+        snprintf(command, buffer_bytes, "install -d -m 750 -o " SERVICE_USER " -g " SERVICE_USER " '%s'",
+                 directory);
     else
-        snprintf(command, size, "mkdir -p '%s'", directory);
+        snprintf(command, buffer_bytes, "mkdir -p '%s'", directory);
 }
 
-/* Writes what is wrong with the store's directory and what to do, and returns true. Returns false if
- * nothing is wrong. config_check_storage calls it in `eventpiped -t`. */
-static bool describe_directory_problem(const char *directory, char *message, size_t size)
+/* Writes what is wrong with the directory of the store that the configuration names and what to do, and
+ * returns true. Returns false if nothing is wrong. config_check_storage calls it in `eventpiped -t`. */
+static bool describe_directory_problem(const char *directory, char *message, size_t buffer_bytes)
 {
     struct stat status;
     char command[PATH_MAX + 64];
 
     if (stat(directory, &status) != 0 && errno == ENOENT) {
         write_mkdir_command(directory, command, sizeof command);
-        snprintf(message, size, "%s does not exist; make it: %s", directory, command);
+        snprintf(message, buffer_bytes, "%s does not exist; make it: %s", directory, command);
     } else if (stat(directory, &status) != 0) {
-        snprintf(message, size, "cannot examine %s: %s", directory, strerror(errno));
+        snprintf(message, buffer_bytes, "cannot examine %s: %s", directory, strerror(errno));
     } else if (!S_ISDIR(status.st_mode)) {
-        snprintf(message, size, "%s is not a directory: give the store another path", directory);
+        snprintf(message, buffer_bytes, "%s is not a directory: give the store another path", directory);
     } else if (faccessat(AT_FDCWD, directory, W_OK | X_OK, AT_EACCESS) != 0) {
-        snprintf(message, size, "user %ju cannot write to %s: %s", (uintmax_t)geteuid(), directory,
+        snprintf(message, buffer_bytes, "user %ju cannot write to %s: %s", (uintmax_t)geteuid(), directory,
                  strerror(errno));
     } else {
         return false;
@@ -106,9 +108,9 @@ static bool describe_directory_problem(const char *directory, char *message, siz
     return true;
 }
 
-/* Checks whether the directory of the SQLite store exists and this process may write to it. Returns 0, or
- * EP_ECONFIG after it reported a problem. `eventpiped -t` calls it, so that the operator learns of it
- * before the daemon starts. */
+/* Checks whether the directory of the SQLite store that the configuration names exists and this process may
+ * write to it. Returns 0, or EP_ECONFIG after it reported a problem. `eventpiped -t` calls it, so that the
+ * operator learns of it before the daemon starts. */
 int config_check_storage(const struct config *config, config_report *report, void *user)
 {
     static const char scheme[] = "sqlite:";

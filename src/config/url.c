@@ -30,17 +30,18 @@ _Static_assert(sizeof placeholder_names / sizeof placeholder_names[0] == NO_PLAC
 
 /* Returns the placeholder of an http source's URL with the name in `text` ("cursor", "limit" and so on),
  * or NO_PLACEHOLDER if there is none with this name. */
-static enum placeholder find_placeholder(const char *text, size_t bytes)
+static enum placeholder find_placeholder(const char *text, size_t text_bytes)
 {
     size_t i = 0;
 
-    while (i < NO_PLACEHOLDER &&
-           (strlen(placeholder_names[i]) != bytes || memcmp(placeholder_names[i], text, bytes) != 0))
+    while (i < NO_PLACEHOLDER && (strlen(placeholder_names[i]) != text_bytes ||
+                                  memcmp(placeholder_names[i], text, text_bytes) != 0))
         i++;
     return (enum placeholder)i;
 }
 
-/* Returns the part of a URL after "http://" or "https://", or NULL if it begins with neither. */
+/* Returns the part of an http source's URL after "http://" or "https://", or NULL if it begins with
+ * neither. */
 static const char *skip_url_scheme(const char *url)
 {
     if (strncasecmp(url, "http://", 7) == 0)
@@ -50,11 +51,12 @@ static const char *skip_url_scheme(const char *url)
 
 /* Writes a message about a placeholder that the URL of an http source cannot have, with the most similar
  * one that it can have. Returns EP_ECONFIG. */
-static int report_unknown_placeholder(const char *placeholder, size_t bytes, struct error *error)
+static int report_unknown_placeholder(const char *placeholder, size_t placeholder_bytes, struct error *error)
 {
     char name[100];
-    snprintf(name, sizeof name, "%.*s", (int)(bytes < sizeof name ? bytes : sizeof name - 1), placeholder);
-    const char *similar_name = base_suggest_near(name, placeholder_names);
+    snprintf(name, sizeof name, "%.*s",
+             (int)(placeholder_bytes < sizeof name ? placeholder_bytes : sizeof name - 1), placeholder);
+    const char *similar_name = base_suggest_find_nearest(name, placeholder_names);
     return base_error_set(
         error, EP_ECONFIG,
         "unknown placeholder {%s} in the URL: expected {cursor}, {limit}, {timeout}, {timeout_ms} or "
@@ -64,8 +66,8 @@ static int report_unknown_placeholder(const char *placeholder, size_t bytes, str
 }
 
 /* Checks the URL of an http source: http or https, a host, and only known placeholders. Returns 0, or
- * EP_ECONFIG with a message. The rules of the configuration call it before anything is started, and the
- * producer when it opens the source. */
+ * EP_ECONFIG with a message. config_validate calls it for the configuration before anything is started, and
+ * the producer when it opens the source. */
 int config_url_http_url_check(const char *url, struct error *error)
 {
     const char *host = skip_url_scheme(url);
@@ -75,46 +77,46 @@ int config_url_http_url_check(const char *url, struct error *error)
     if (strcspn(host, "/?#") == 0)
         return base_error_set(error, EP_ECONFIG,
                               "the URL has no host: expected one after http:// or https://");
-    for (const char *at = url; *at != '\0'; at++) {
-        if ((unsigned char)*at <= ' ' || *at == 0x7F)
+    for (const char *position = url; *position != '\0'; position++) {
+        if ((unsigned char)*position <= ' ' || *position == 0x7F)
             return base_error_set(error, EP_ECONFIG,
                                   "the URL contains a space or control character: write it as %%%02X",
-                                  (unsigned char)*at);
-        if (*at == '}')
+                                  (unsigned char)*position);
+        if (*position == '}')
             return base_error_set(error, EP_ECONFIG,
                                   "the URL has a } without a { (a plain one is written %%7D)");
-        if (*at != '{')
+        if (*position != '{')
             continue;
-        size_t placeholder_bytes = strcspn(at + 1, "{}");
-        if (at[1 + placeholder_bytes] != '}')
+        size_t placeholder_bytes = strcspn(position + 1, "{}");
+        if (position[1 + placeholder_bytes] != '}')
             return base_error_set(error, EP_ECONFIG,
                                   "the URL has a { without its } (a plain one is written %%7B)");
-        if (find_placeholder(at + 1, placeholder_bytes) == NO_PLACEHOLDER)
-            return report_unknown_placeholder(at + 1, placeholder_bytes, error);
-        at += placeholder_bytes + 1;
+        if (find_placeholder(position + 1, placeholder_bytes) == NO_PLACEHOLDER)
+            return report_unknown_placeholder(position + 1, placeholder_bytes, error);
+        position += placeholder_bytes + 1;
     }
     return 0;
 }
 
-/* Appends a value to a URL, percent-encoded except for letters, digits and -._~; NULL appends nothing.
- * Without the encoding, a cursor with '&' or '#' would change the producer's request. */
+/* Appends a value to an http source's URL, percent-encoded except for letters, digits and -._~; NULL
+ * appends nothing. Without the encoding, a cursor with '&' or '#' would change the producer's request. */
 static void write_percent_encoded(struct text *out, const char *text)
 {
     for (; text != NULL && *text != '\0'; text++) {
-        unsigned char c = (unsigned char)*text;
+        unsigned char character = (unsigned char)*text;
         char escape[4];
-        if (c < 0x80 && (isalnum(c) || strchr("-._~", c) != NULL)) {
+        if (character < 0x80 && (isalnum(character) || strchr("-._~", character) != NULL)) {
             base_text_append_bytes(out, text, 1);
         } else {
-            snprintf(escape, sizeof escape, "%%%02X", c);
+            snprintf(escape, sizeof escape, "%%%02X", character);
             base_text_append_bytes(out, escape, 3);
         }
     }
 }
 
 /* Returns the URL of the next request: an http source's URL with cursor, limit and timeout in place of its
- * placeholders; NULL when memory is short. The caller frees it. The producer calls it for each fetch,
- * after config_url_http_url_check has accepted the URL. */
+ * placeholders; NULL if out of memory. The caller frees it. The producer calls it for each fetch, after
+ * config_url_http_url_check has accepted the URL. */
 char *config_url_http_url_fill(const char *url, const struct http_url_values *values)
 {
     struct text out = {0};
@@ -154,23 +156,23 @@ char *config_url_http_url_fill(const char *url, const struct http_url_values *va
     return out.text;
 }
 
-/* Returns whether one segment of a URL's path may be a secret token: it is long and has digits and
- * letters. Messages hide such segments. */
-static bool segment_may_be_token(const char *segment, size_t bytes)
+/* Returns whether one segment of the path in an http source's URL may be a secret token: it is long and has
+ * digits and letters. Messages hide such segments. */
+static bool segment_may_be_token(const char *segment, size_t segment_bytes)
 {
     bool has_digit = false, has_letter = false;
 
-    for (size_t i = 0; i < bytes; i++) {
+    for (size_t i = 0; i < segment_bytes; i++) {
         has_digit = has_digit || isdigit((unsigned char)segment[i]);
         has_letter = has_letter || isalpha((unsigned char)segment[i]);
     }
-    return bytes >= TOKEN_BYTES_MIN && has_digit && has_letter;
+    return segment_bytes >= TOKEN_BYTES_MIN && has_digit && has_letter;
 }
 
 /* Writes the URL into `buffer` as messages may show it: without user, password and query, and with *** for
  * path segments that may be tokens. The producer calls it when a fetch of an http source fails, so that no
  * secret reaches the log. */
-void config_url_http_url_public(const char *url, char *buffer, size_t size)
+void config_url_http_url_public(const char *url, char *buffer, size_t buffer_bytes)
 {
     struct text out = {0};
     const char *host = skip_url_scheme(url);
@@ -186,15 +188,15 @@ void config_url_http_url_public(const char *url, char *buffer, size_t size)
             break;
         }
     base_text_append_bytes(&out, host, authority_bytes);
-    for (const char *at = host + authority_bytes; *at == '/';) {
-        size_t segment_bytes = strcspn(at + 1, "/?#");
+    for (const char *position = host + authority_bytes; *position == '/';) {
+        size_t segment_bytes = strcspn(position + 1, "/?#");
         base_text_append(&out, "/");
-        if (segment_may_be_token(at + 1, segment_bytes))
+        if (segment_may_be_token(position + 1, segment_bytes))
             base_text_append(&out, "***");
         else
-            base_text_append_bytes(&out, at + 1, segment_bytes);
-        at += segment_bytes + 1;
+            base_text_append_bytes(&out, position + 1, segment_bytes);
+        position += segment_bytes + 1;
     }
-    snprintf(buffer, size, "%s", out.text == NULL ? "" : out.text);
+    snprintf(buffer, buffer_bytes, "%s", out.text == NULL ? "" : out.text);
     base_text_free(&out);
 }

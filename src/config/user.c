@@ -23,7 +23,8 @@
 #define GROUPS_MAX 65536 /* the kernel's own limit */
 
 /* Reads a user or group ID such as "1000". Returns false if the text is no ID, or is the largest 32-bit
- * number, which means "none" to the kernel. A stage's `user` and `group` may be numbers. */
+ * number, which means "none" to the kernel. In the configuration, a stage's `user` and `group` may be
+ * numbers. */
 static bool read_numeric_id(const char *text, uint32_t *id)
 {
     size_t digit_count = strlen(text);
@@ -35,8 +36,9 @@ static bool read_numeric_id(const char *text, uint32_t *id)
     return number < UINT32_MAX;
 }
 
-/* Looks up the `user` of an exec stage, by name or number, and copies its IDs, name and home directory
- * into *user. Returns 0, EP_ENOMEM, or EP_ENOENT with a message if there is no such user. */
+/* Looks up the `user` that the configuration gives an exec stage, by name or number, and copies its IDs,
+ * name and home directory into *user. Returns 0, EP_ENOMEM, or EP_ENOENT with a message if there is no such
+ * user. */
 static int look_up_user(const struct stage_config *stage, struct config_user *user, struct error *error)
 {
     uint32_t id = 0;
@@ -62,8 +64,8 @@ static int look_up_user(const struct stage_config *stage, struct config_user *us
                                                     : 0;
 }
 
-/* Looks up the `group` of an exec stage, by name or number, and sets user->gid. Returns 0, or EP_ENOENT
- * with a message if there is no such group. */
+/* Looks up the `group` that the configuration gives an exec stage, by name or number, and sets user->gid.
+ * Returns 0, or EP_ENOENT with a message if there is no such group. */
 static int look_up_group(const struct stage_config *stage, struct config_user *user, struct error *error)
 {
     uint32_t id = 0;
@@ -75,9 +77,9 @@ static int look_up_group(const struct stage_config *stage, struct config_user *u
     return 0;
 }
 
-/* Lists all groups of an exec stage's user in user->groups; for a number without an account, only its
- * group. The program gets exactly these groups and none of the daemon's. Returns 0 or a code with a
- * message. */
+/* Lists all groups of the user that the configuration gives an exec stage in user->groups; for a number
+ * without an account, only its group. The program gets exactly these groups and none of the daemon's.
+ * Returns 0 or a code with a message. */
 static int list_user_groups(struct config_user *user, struct error *error)
 {
     int group_capacity = 64;
@@ -86,14 +88,14 @@ static int list_user_groups(struct config_user *user, struct error *error)
         gid_t *groups = reallocarray(user->groups, (size_t)group_capacity, sizeof *groups);
         if (groups == NULL)
             return base_error_set(error, EP_ENOMEM, "group: out of memory");
-        int count = group_capacity;
+        int group_count = group_capacity;
         user->groups = groups;
         groups[0] = user->gid;
         user->group_count = 1;
         if (user->name == NULL)
             return 0;
-        if (getgrouplist(user->name, user->gid, groups, &count) >= 0) {
-            user->group_count = count;
+        if (getgrouplist(user->name, user->gid, groups, &group_count) >= 0) {
+            user->group_count = group_count;
             return 0;
         }
         if (group_capacity >= GROUPS_MAX)
@@ -104,9 +106,10 @@ static int list_user_groups(struct config_user *user, struct error *error)
     }
 }
 
-/* Looks up the user and group that a stage runs as. Returns 0, or a code with a message that begins with
- * the key. The supervisor calls it before it forks, to report a wrong user at once; a worker calls it
- * before it starts the program of an exec stage. The caller frees *out with config_user_free. */
+/* Looks up the user and group that a stage runs as by its configuration. Returns 0, or a code with a
+ * message that begins with the key. The supervisor calls it before it forks, to report a wrong user at
+ * once; a worker calls it before it starts the program of an exec stage. The caller frees *out with
+ * config_user_free. */
 int config_user_find(const struct stage_config *stage, struct config_user *out, struct error *error)
 {
     struct config_user user = {.uid = geteuid(), .gid = getegid()};
@@ -143,9 +146,9 @@ void config_user_free(struct config_user *user)
     *user = (struct config_user){.changes = false};
 }
 
-/* Changes this process to the user of an exec stage, for good: groups, group, then user. Returns 0 or an
- * errno. The program's new process calls it between fork and exec, so it makes only async-signal-safe
- * calls. */
+/* Changes this process to the user that the configuration gives an exec stage, for good: groups, group,
+ * then user. Returns 0 or an errno. The program's new process calls it between fork and exec, so it makes
+ * only async-signal-safe calls. */
 int config_user_become(const struct config_user *user)
 {
     if (!user->changes)

@@ -30,9 +30,9 @@ struct check {
     char prefix[64]; /* of keys: "sources[0].stages[1]", "" at the top */
 };
 
-/* In the supervisor, `eventpipe` or a library caller: reports one rule that the configuration breaks, with
- * the full key, such as sources[0].stages[1].retry. The check goes on after it, so that one run reports all
- * problems. */
+/* In the supervisor, `eventpipe` or a library caller: reports what is wrong in the configuration, with the
+ * full key, such as sources[0].stages[1].retry. config_validate goes on after it, so that one run reports
+ * all problems. */
 __attribute__((format(printf, 3, 4))) static void report_problem(struct check *check, const char *key,
                                                                  const char *format, ...)
 {
@@ -54,12 +54,12 @@ static void check_name(struct check *check, const char *key, const char *name)
 {
     if (name == NULL)
         report_problem(check, key, "is missing, expected " NAME_RULE);
-    else if (!config_name_valid(name))
+    else if (!config_is_name_valid(name))
         report_problem(check, key, "expected " NAME_RULE ", found \"%.80s\"", name);
 }
 
-/* In the supervisor, `eventpipe` or a library caller: checks that the value of a key in the configuration is
- * not below `minimum` or above `maximum`. */
+/* In the supervisor, `eventpipe` or a library caller: checks that the value of a key in the configuration
+ * is not below `minimum` or above `maximum`. */
 static void check_number_range(struct check *check, const char *key, uint64_t value, uint64_t minimum,
                                uint64_t maximum)
 {
@@ -74,8 +74,8 @@ static void check_number_range(struct check *check, const char *key, uint64_t va
 static void check_retry(struct check *check, const struct retry_config *retry)
 {
     char min_text[48], max_text[48];
-    base_units_duration_text(retry->min_ms, min_text, sizeof min_text);
-    base_units_duration_text(retry->max_ms, max_text, sizeof max_text);
+    base_units_write_duration(retry->min_ms, min_text, sizeof min_text);
+    base_units_write_duration(retry->max_ms, max_text, sizeof max_text);
     if (retry->min_ms == 0)
         report_problem(check, "retry.min",
                        "expected at least 1ms, found 0: retries would follow each other without a pause");
@@ -87,8 +87,8 @@ static void check_retry(struct check *check, const struct retry_config *retry)
 }
 
 /* In the supervisor, `eventpipe` or a library caller: checks the syntax of a JSON pointer in the
- * configuration, which tells where in an answer an http source finds a UID, a cursor or the events. NULL and
- * "" are allowed. */
+ * configuration, which tells where in an answer an http source finds a UID, a cursor or the events. NULL
+ * and "" are allowed. */
 static void check_json_pointer(struct check *check, const char *key, const char *pointer)
 {
     if (pointer == NULL || pointer[0] == '\0')
@@ -100,8 +100,8 @@ static void check_json_pointer(struct check *check, const char *key, const char 
             pointer, pointer);
         return;
     }
-    for (const char *at = pointer; (at = strchr(at, '~')) != NULL; at++)
-        if (at[1] != '0' && at[1] != '1') {
+    for (const char *tilde = pointer; (tilde = strchr(tilde, '~')) != NULL; tilde++)
+        if (tilde[1] != '0' && tilde[1] != '1') {
             report_problem(
                 check, key,
                 "expected a JSON pointer, where '~' is written ~0 (and '/' in a name ~1), found \"%.80s\"",
@@ -206,8 +206,8 @@ static void check_idefix_session(struct check *check, const struct source_config
                 session, other->id != NULL ? other->id : "?");
 }
 
-/* In the supervisor, `eventpipe` or a library caller: checks the broker's address of an Idefix source in the
- * configuration, and that `ca_file` is given only for a broker with TLS. */
+/* In the supervisor, `eventpipe` or a library caller: checks the broker's address of an Idefix source in
+ * the configuration, and that `ca_file` is given only for a broker with TLS. */
 static void check_idefix_broker(struct check *check, const struct idefix_source_config *idefix)
 {
     struct idefix_broker broker;
@@ -302,8 +302,8 @@ static void check_exec_stage(struct check *check, const struct stage_config *sta
             report_problem(check, "environment", "expected variables with a name, found one without");
 }
 
-/* In the supervisor, `eventpipe` or a library caller: checks the settings that only one type of stage has in
- * the configuration: function, plugin, exec or http. */
+/* In the supervisor, `eventpipe` or a library caller: checks the settings that only one type of stage has
+ * in the configuration: function, plugin, exec or http. */
 static void check_stage_settings(struct check *check, const struct stage_config *stage)
 {
     switch (stage->type) {
@@ -345,13 +345,13 @@ static void check_stage_limits(struct check *check, const struct stage_config *s
                            CONFIG_LIMIT_FILES_MAX);
 }
 
-/* In the supervisor, `eventpipe` or a library caller: checks stage number `index` of a source in the
+/* In the supervisor, `eventpipe` or a library caller: checks stage number `stage_index` of a source in the
  * configuration: its name, which must be unique in its source, its settings and all its numbers. */
-static void check_stage(struct check *check, const struct source_config *source, size_t index)
+static void check_stage(struct check *check, const struct source_config *source, size_t stage_index)
 {
-    const struct stage_config *stage = &source->stages[index];
+    const struct stage_config *stage = &source->stages[stage_index];
     check_name(check, "name", stage->name);
-    for (size_t i = 0; i < index && stage->name != NULL; i++)
+    for (size_t i = 0; i < stage_index && stage->name != NULL; i++)
         if (source->stages[i].name != NULL && strcmp(source->stages[i].name, stage->name) == 0) {
             report_problem(check, "name", "\"%.80s\" is already the name of this source's stage %zu",
                            stage->name, i + 1);
@@ -376,14 +376,14 @@ static void check_stage(struct check *check, const struct source_config *source,
         report_problem(check, "options", "expected JSON text, found none");
 }
 
-/* In the supervisor, `eventpipe` or a library caller: checks source number `index` in the configuration with
- * all its stages. It sets check->prefix, so that problems name the source and stage. */
-static void check_source(struct check *check, size_t index)
+/* In the supervisor, `eventpipe` or a library caller: checks source number `source_index` in the
+ * configuration with all its stages. It sets check->prefix, so that problems name the source and stage. */
+static void check_source(struct check *check, size_t source_index)
 {
-    const struct source_config *source = &check->config->sources[index];
-    snprintf(check->prefix, sizeof check->prefix, "sources[%zu]", index);
+    const struct source_config *source = &check->config->sources[source_index];
+    snprintf(check->prefix, sizeof check->prefix, "sources[%zu]", source_index);
     check_name(check, "id", source->id);
-    for (size_t i = 0; i < index && source->id != NULL; i++) {
+    for (size_t i = 0; i < source_index && source->id != NULL; i++) {
         const char *other_id = check->config->sources[i].id;
         if (other_id != NULL && strcmp(other_id, source->id) == 0) {
             report_problem(check, "id", "\"%.80s\" is already the id of source %zu", source->id, i + 1);
@@ -401,7 +401,7 @@ static void check_source(struct check *check, size_t index)
     if (source->stage_count == 0)
         report_problem(check, "stages", "is missing, expected a list of one stage or more");
     for (size_t i = 0; i < source->stage_count; i++) {
-        snprintf(check->prefix, sizeof check->prefix, "sources[%zu].stages[%zu]", index, i);
+        snprintf(check->prefix, sizeof check->prefix, "sources[%zu].stages[%zu]", source_index, i);
         check_stage(check, source, i);
     }
     check->prefix[0] = '\0';
@@ -419,9 +419,9 @@ static void check_storage_url(struct check *check, const char *storage)
                        storage[0] == '/' ? "; write sqlite:" : "", storage[0] == '/' ? storage : "");
 }
 
-/* In the supervisor, `eventpipe` or a library caller: checks that the whole configuration does not have more
- * sources, stages and processes than a ticket has bits for (the word in shared memory that says which stage
- * and process has an event). */
+/* In the supervisor, `eventpipe` or a library caller: checks that the whole configuration does not have
+ * more sources, stages and processes than a ticket has bits for (the word in shared memory that says which
+ * stage and process has an event). */
 static void check_total_counts(struct check *check)
 {
     size_t stage_count = 0, process_count = 0;
@@ -444,7 +444,7 @@ static void check_total_counts(struct check *check)
                        CONFIG_WORKERS_MAX, process_count);
 }
 
-/* Checks a whole configuration by all rules and reports each problem. Returns 0 or EP_ECONFIG. config_read
+/* Checks all values of a whole configuration and reports each problem. Returns 0 or EP_ECONFIG. config_read
  * calls it, in the supervisor before it forks and in `eventpipe` commands; a program that uses the library
  * calls it through its manager at the start of a run. */
 int config_validate(const struct config *config, config_report *report, void *user)

@@ -30,39 +30,39 @@
 /* ---- file and document ---- */
 
 /* In the supervisor or `eventpipe`: reads the whole configuration file into memory, at most 1 MiB, and sets
- * *length. Returns the bytes, which the caller frees, or NULL after a problem is reported. */
-static char *read_file_bytes(struct reader *reader, size_t *length)
+ * *file_bytes. Returns the bytes, which the caller frees, or NULL after a problem is reported. */
+static char *read_file_bytes(struct reader *reader, size_t *file_bytes)
 {
     char message[256];
-    char *bytes = NULL;
+    char *file_text = NULL;
     int fd = open(reader->file, O_RDONLY | O_CLOEXEC | O_NOCTTY);
     if (fd < 0)
         goto failed;
-    bytes = malloc(CONFIG_FILE_BYTES_MAX + 1);
-    if (bytes == NULL)
+    file_text = malloc(CONFIG_FILE_BYTES_MAX + 1);
+    if (file_text == NULL)
         goto failed;
-    *length = 0;
-    while (*length <= CONFIG_FILE_BYTES_MAX) {
-        ssize_t chunk_bytes = read(fd, bytes + *length, CONFIG_FILE_BYTES_MAX + 1 - *length);
+    *file_bytes = 0;
+    while (*file_bytes <= CONFIG_FILE_BYTES_MAX) {
+        ssize_t chunk_bytes = read(fd, file_text + *file_bytes, CONFIG_FILE_BYTES_MAX + 1 - *file_bytes);
         if (chunk_bytes == 0)
             break;
         if (chunk_bytes < 0 && errno == EINTR)
             continue;
         if (chunk_bytes < 0)
             goto failed;
-        *length += (size_t)chunk_bytes;
+        *file_bytes += (size_t)chunk_bytes;
     }
     close(fd);
-    if (*length <= CONFIG_FILE_BYTES_MAX)
-        return bytes;
-    free(bytes);
+    if (*file_bytes <= CONFIG_FILE_BYTES_MAX)
+        return file_text;
+    free(file_text);
     config_yaml_report_problem_at(reader, 0, "",
                                   "the file is larger than 1 MiB, the limit for a configuration file");
     return NULL;
 failed:
     snprintf(message, sizeof message, "the file cannot be read: %s", strerror(errno));
     config_yaml_report_problem_at(reader, 0, "", message);
-    free(bytes);
+    free(file_text);
     if (fd >= 0)
         close(fd);
     return NULL;
@@ -84,18 +84,19 @@ static void read_top_keys(struct reader *reader, struct config *config)
 
 /* In the supervisor or `eventpipe`: parses the bytes of the configuration file and reads its keys into
  * `config`. Reports a problem if the bytes are not YAML or contain a second document. */
-static void read_yaml_document(struct reader *reader, const char *bytes, size_t length, struct config *config)
+static void read_yaml_document(struct reader *reader, const char *file_text, size_t file_bytes,
+                               struct config *config)
 {
     yaml_parser_t parser;
-    if (!config_yaml_syntax_check_depth(reader, bytes, length))
+    if (!config_yaml_syntax_check_file(reader, file_text, file_bytes))
         return;
     if (!yaml_parser_initialize(&parser)) {
         reader->no_memory = true;
         return;
     }
-    yaml_parser_set_input_string(&parser, (const unsigned char *)bytes, length);
+    yaml_parser_set_input_string(&parser, (const unsigned char *)file_text, file_bytes);
     if (!yaml_parser_load(&parser, &reader->document)) {
-        config_yaml_syntax_report_problem(reader, &parser, bytes, length);
+        config_yaml_syntax_report_problem(reader, &parser, file_text, file_bytes);
         yaml_parser_delete(&parser);
         return;
     }
@@ -103,7 +104,7 @@ static void read_yaml_document(struct reader *reader, const char *bytes, size_t 
     bool is_empty = yaml_document_get_root_node(&reader->document) == NULL;
     yaml_document_delete(&reader->document);
     if (!is_empty && !yaml_parser_load(&parser, &reader->document)) {
-        config_yaml_syntax_report_problem(reader, &parser, bytes, length);
+        config_yaml_syntax_report_problem(reader, &parser, file_text, file_bytes);
     } else if (!is_empty) {
         const yaml_node_t *second_root = yaml_document_get_root_node(&reader->document);
         if (second_root != NULL)
@@ -124,9 +125,9 @@ static int compare_marks_by_key(const void *left, const void *right)
     return strcmp(left_mark->key, right_mark->key);
 }
 
-/* In the supervisor or `eventpipe`: returns the line of a key in the configuration file or, if it is not
- * there, of the innermost key around it; 0 if there is none. The rules know only keys, but the operator
- * needs a line. */
+/* In the supervisor or `eventpipe`: returns the line of a key in the configuration file or, if that key is
+ * not there, of the innermost key around it; 0 if there is none. config_validate reports keys without
+ * lines, but the operator needs a line. */
 static unsigned find_line_of_key(const struct reader *reader, const char *key)
 {
     char outer_key[256];
@@ -161,8 +162,8 @@ static void on_problem_add_line(const struct config_problem *problem, void *user
                                   problem->message);
 }
 
-/* In the supervisor or `eventpipe`: checks the configuration by the rules of config_validate after the file
- * was read, and keeps each problem with its line. */
+/* In the supervisor or `eventpipe`: lets config_validate check the configuration after its file was read,
+ * and keeps each problem with its line. */
 static void check_rules(struct reader *reader, const struct config *config)
 {
     reader->reader_problem_count = reader->problem_count;
@@ -172,8 +173,8 @@ static void check_rules(struct reader *reader, const struct config *config)
 }
 
 /* In the supervisor or `eventpipe`: sets the instance, the store and the control socket where the
- * configuration file does not name them: the instance to the file's name without extension, the other two to
- * paths with the instance's name. */
+ * configuration file does not name them: the instance to the file's name without extension, the other two
+ * to paths with the instance's name. */
 static void fill_default_names(struct reader *reader, struct config *config)
 {
     if (config->instance == NULL) {
@@ -226,9 +227,10 @@ static void report_problems(struct reader *reader, config_report *report, void *
     if (reader->problem_count > 1)
         qsort(reader->problems, reader->problem_count, sizeof *reader->problems, compare_problems_by_line);
     for (size_t i = 0; i < reader->problem_count && report != NULL; i++) {
-        const struct reader_problem *found = &reader->problems[i];
-        struct config_problem problem = {reader->file, found->line == UINT_MAX ? 0 : found->line, found->key,
-                                         found->message};
+        const struct reader_problem *found_problem = &reader->problems[i];
+        struct config_problem problem = {reader->file,
+                                         found_problem->line == UINT_MAX ? 0 : found_problem->line,
+                                         found_problem->key, found_problem->message};
         report(&problem, user);
     }
     if (reader->no_memory && report != NULL) {
@@ -266,14 +268,14 @@ int config_read(const char *path, config_report *report, void *user, struct conf
     if (config == NULL)
         reader.no_memory = true;
     else
-        config_defaults(config);
-    size_t length = 0;
-    char *bytes = config != NULL ? read_file_bytes(&reader, &length) : NULL;
-    if (bytes != NULL && find_file_directory(&reader)) {
+        config_set_defaults(config);
+    size_t file_bytes = 0;
+    char *file_text = config != NULL ? read_file_bytes(&reader, &file_bytes) : NULL;
+    if (file_text != NULL && find_file_directory(&reader)) {
         config->path = strdup(path);
         reader.no_memory = config->path == NULL;
-        reader.visit_budget = BUDGET + 4 * length;
-        read_yaml_document(&reader, bytes, length, config);
+        reader.visit_budget = BUDGET + 4 * file_bytes;
+        read_yaml_document(&reader, file_text, file_bytes, config);
         bool has_yaml =
             true; /* false after a problem without a key: then there is nothing to apply rules to */
         for (size_t i = 0; i < reader.problem_count; i++)
@@ -283,7 +285,7 @@ int config_read(const char *path, config_report *report, void *user, struct conf
         if (has_yaml && !reader.budget_exhausted && !reader.no_memory)
             check_rules(&reader, config);
     }
-    free(bytes);
+    free(file_text);
     report_problems(&reader, report, user);
     int code = reader.no_memory ? EP_ENOMEM : reader.problem_count > 0 ? EP_ECONFIG : EP_OK;
     if (config != NULL)
@@ -296,23 +298,23 @@ int config_read(const char *path, config_report *report, void *user, struct conf
     return code;
 }
 
-/* Loads a file as YAML without interpreting its keys. Returns the root, or NULL after a problem; the
- * caller calls config_yaml_unload_file in both cases. config_json uses it to convert the configuration
+/* Loads a file as YAML without interpreting its keys. Returns the root, or NULL after a problem; the caller
+ * calls config_yaml_unload_file in both cases. config_convert_to_json uses it to convert the configuration
  * file for `eventpipe chaos`. */
 const yaml_node_t *config_yaml_load_file(struct reader *reader)
 {
     yaml_parser_t parser;
-    size_t length = 0;
+    size_t file_bytes = 0;
     bool is_loaded = false;
-    char *bytes = read_file_bytes(reader, &length);
-    if (bytes != NULL && find_file_directory(reader) &&
-        config_yaml_syntax_check_depth(reader, bytes, length) && yaml_parser_initialize(&parser)) {
-        reader->visit_budget = BUDGET + 4 * length;
-        yaml_parser_set_input_string(&parser, (const unsigned char *)bytes, length);
+    char *file_text = read_file_bytes(reader, &file_bytes);
+    if (file_text != NULL && find_file_directory(reader) &&
+        config_yaml_syntax_check_file(reader, file_text, file_bytes) && yaml_parser_initialize(&parser)) {
+        reader->visit_budget = BUDGET + 4 * file_bytes;
+        yaml_parser_set_input_string(&parser, (const unsigned char *)file_text, file_bytes);
         is_loaded = yaml_parser_load(&parser, &reader->document) != 0;
         yaml_parser_delete(&parser);
     }
-    free(bytes);
+    free(file_text);
     return is_loaded ? yaml_document_get_root_node(&reader->document) : NULL;
 }
 

@@ -98,7 +98,7 @@ void config_yaml_report_problem_at(struct reader *reader, unsigned line, const c
 size_t config_yaml_enter_key(struct reader *reader, const char *name, unsigned line);
 /* The same for keys that the rules may report: remembers the line. */
 size_t config_yaml_enter_marked_key(struct reader *reader, const char *name, unsigned line);
-void config_yaml_leave_key(struct reader *reader, size_t outer);
+void config_yaml_leave_key(struct reader *reader, size_t outer_length);
 /* Notes that an unknown key probably meant this one, so that the rules do not report it as missing. */
 void config_yaml_note_meant_key(struct reader *reader, const char *key);
 /* Whether a key, such as sources[0].retry.min, is outer_key or lies within it. */
@@ -106,13 +106,13 @@ bool config_yaml_is_key_within(const char *key, const char *outer_key);
 bool config_yaml_is_meant_key(const struct reader *reader, const char *key);
 /* Charges a visit of the node to the budget; false if it is used up, which only aliases can cause. */
 bool config_yaml_charge_visit(struct reader *reader, const yaml_node_t *node);
-const yaml_node_t *config_yaml_get_node(struct reader *reader, int number);
+const yaml_node_t *config_yaml_get_node(struct reader *reader, int node_number);
 unsigned config_yaml_get_line(const yaml_node_t *node);
 
 /* yaml_syntax.c */
-void config_yaml_syntax_report_problem(struct reader *reader, const yaml_parser_t *parser, const char *bytes,
-                                       size_t length);
-bool config_yaml_syntax_check_depth(struct reader *reader, const char *bytes, size_t length);
+void config_yaml_syntax_report_problem(struct reader *reader, const yaml_parser_t *parser,
+                                       const char *file_text, size_t file_bytes);
+bool config_yaml_syntax_check_file(struct reader *reader, const char *file_text, size_t file_bytes);
 
 /* yaml_mapping.c */
 void config_yaml_mapping_read_keys(struct reader *reader, const struct schema_key *keys,
@@ -154,7 +154,7 @@ const char *config_yaml_value_read_scalar(struct reader *reader, const yaml_node
 bool config_yaml_value_is_null(const yaml_node_t *node);
 /* Describes the node for a message: "a list", "nothing", "\"quick\"" (cut, and without control
  * characters). */
-const char *config_yaml_value_describe(const yaml_node_t *node, char *buffer, size_t size);
+const char *config_yaml_value_describe(const yaml_node_t *node, char *buffer, size_t buffer_bytes);
 /* Returns the value of another key in the mapping that is being read, or NULL. */
 const yaml_node_t *config_yaml_value_find_sibling(struct reader *reader, const char *key);
 

@@ -17,28 +17,28 @@
 
 /* In the supervisor or `eventpipe`: returns whether a text in the configuration file without quotes is a
  * number in JSON's form; 007 and 0x1f are not and become strings. */
-static bool is_json_number(const char *at)
+static bool is_json_number(const char *position)
 {
-    at += *at == '-';
-    size_t integer_digits = strspn(at, "0123456789");
-    if (integer_digits == 0 || (at[0] == '0' && integer_digits > 1))
+    position += *position == '-';
+    size_t integer_digits = strspn(position, "0123456789");
+    if (integer_digits == 0 || (position[0] == '0' && integer_digits > 1))
         return false;
-    at += integer_digits;
-    if (*at == '.') {
-        size_t fraction_digits = strspn(at + 1, "0123456789");
+    position += integer_digits;
+    if (*position == '.') {
+        size_t fraction_digits = strspn(position + 1, "0123456789");
         if (fraction_digits == 0)
             return false;
-        at += 1 + fraction_digits;
+        position += 1 + fraction_digits;
     }
-    if (*at == 'e' || *at == 'E') {
-        at++;
-        at += *at == '-' || *at == '+';
-        size_t exponent_digits = strspn(at, "0123456789");
+    if (*position == 'e' || *position == 'E') {
+        position++;
+        position += *position == '-' || *position == '+';
+        size_t exponent_digits = strspn(position, "0123456789");
         if (exponent_digits == 0)
             return false;
-        at += exponent_digits;
+        position += exponent_digits;
     }
-    return *at == '\0';
+    return *position == '\0';
 }
 
 static bool is_one_of(const char *text, const char *small, const char *capital, const char *large)
@@ -47,7 +47,7 @@ static bool is_one_of(const char *text, const char *small, const char *capital, 
 }
 
 /* In the supervisor or `eventpipe`: converts a single value of the configuration file to JSON: null, true,
- * false, a number with the same digits, or a string. Returns NULL when memory is short. */
+ * false, a number with the same digits, or a string. Returns NULL if out of memory. */
 static cJSON *convert_scalar(const yaml_node_t *node)
 {
     const char *text = (const char *)node->data.scalar.value;
@@ -65,7 +65,7 @@ static cJSON *convert_scalar(const yaml_node_t *node)
 static cJSON *convert_node(struct reader *reader, const yaml_node_t *node, unsigned depth);
 
 /* In the supervisor or `eventpipe`: converts a list of the configuration file to a JSON array. `depth`
- * counts the lists and mappings around it. Returns NULL after a problem or when memory is short. */
+ * counts the lists and mappings around it. Returns NULL after a problem or if out of memory. */
 static cJSON *convert_list(struct reader *reader, const yaml_node_t *node, unsigned depth)
 {
     cJSON *array = cJSON_CreateArray();
@@ -82,8 +82,8 @@ static cJSON *convert_list(struct reader *reader, const yaml_node_t *node, unsig
 }
 
 /* In the supervisor or `eventpipe`: converts one key and value of the configuration file and adds them to a
- * JSON object. Returns false after a problem or when memory is short. A repeated key is a problem, since a
- * JSON reader would silently take one of the two. */
+ * JSON object. Returns false after a problem or if out of memory. A repeated key is a problem, since a JSON
+ * reader would silently take one of the two. */
 static bool add_mapping_member(struct reader *reader, cJSON *object, const yaml_node_t *key,
                                const yaml_node_t *value, unsigned depth)
 {
@@ -94,13 +94,13 @@ static bool add_mapping_member(struct reader *reader, cJSON *object, const yaml_
                    : config_yaml_value_read_scalar(reader, key, "a name");
     if (name == NULL)
         return false;
-    size_t outer = config_yaml_enter_key(reader, name, config_yaml_get_line(key));
+    size_t outer_length = config_yaml_enter_key(reader, name, config_yaml_get_line(key));
     cJSON *member_value = NULL;
     if (cJSON_GetObjectItemCaseSensitive(object, name) != NULL)
         config_yaml_report_problem(reader, "given twice, expected once");
     else
         member_value = convert_node(reader, value, depth + 1);
-    config_yaml_leave_key(reader, outer);
+    config_yaml_leave_key(reader, outer_length);
     if (member_value != NULL && cJSON_AddItemToObject(object, name, member_value))
         return true;
     cJSON_Delete(member_value);
@@ -108,7 +108,7 @@ static bool add_mapping_member(struct reader *reader, cJSON *object, const yaml_
 }
 
 /* In the supervisor or `eventpipe`: converts a mapping of the configuration file to a JSON object. `depth`
- * counts the lists and mappings around it. Returns NULL after a problem or when memory is short. */
+ * counts the lists and mappings around it. Returns NULL after a problem or if out of memory. */
 static cJSON *convert_mapping(struct reader *reader, const yaml_node_t *node, unsigned depth)
 {
     const yaml_node_pair_t *pair = node->data.mapping.pairs.start, *top = node->data.mapping.pairs.top;
@@ -127,8 +127,8 @@ static cJSON *convert_mapping(struct reader *reader, const yaml_node_t *node, un
     return object;
 }
 
-/* In the supervisor or `eventpipe`: converts any value of the configuration file to JSON, with everything in
- * it. Returns NULL after a problem or when memory is short. It limits the depth, since an alias may contain
+/* In the supervisor or `eventpipe`: converts any value of the configuration file to JSON, with everything
+ * in it. Returns NULL after a problem or if out of memory. It limits the depth, since an alias may contain
  * itself. */
 static cJSON *convert_node(struct reader *reader, const yaml_node_t *node, unsigned depth)
 {
@@ -180,7 +180,7 @@ void config_yaml_json_read_any_value(struct reader *reader, const struct schema_
 
 /* In the supervisor or `eventpipe`: returns the entry of a key in a table of the configuration's schema, or
  * NULL if there is none. The conversion of a whole file to JSON learns from it which values are paths. */
-static const struct schema_key *find_schema_key(const struct schema_key *keys, const char *name)
+static const struct schema_key *find_schema_key_by_name(const struct schema_key *keys, const char *name)
 {
     for (const struct schema_key *key = keys; key != NULL && key->name != NULL; key++)
         if (strcmp(key->name, name) == 0)
@@ -189,8 +189,7 @@ static const struct schema_key *find_schema_key(const struct schema_key *keys, c
 }
 
 /* Converts a single value of the configuration file to a JSON string or null for `eventpipe chaos`. True
- * stays the text True, since only `options` and `meta` have numbers and booleans. Paths become absolute.
- * */
+ * stays the text True, since only `options` and `meta` have numbers and booleans. Paths become absolute. */
 static cJSON *convert_file_text(struct reader *reader, const yaml_node_t *node, const struct schema_key *key)
 {
     if (config_yaml_value_is_null(node))
@@ -231,7 +230,7 @@ static cJSON *convert_file_mapping(struct reader *reader, const yaml_node_t *nod
          pair++) {
         const char *name =
             config_yaml_value_read_scalar(reader, config_yaml_get_node(reader, pair->key), "a name");
-        const struct schema_key *key = name != NULL ? find_schema_key(children, name) : NULL;
+        const struct schema_key *key = name != NULL ? find_schema_key_by_name(children, name) : NULL;
         cJSON *value = convert_file_node(reader, config_yaml_get_node(reader, pair->value), key, depth + 1);
         if (name == NULL || !cJSON_AddItemToObject(object, name, value))
             reader->no_memory = true;
@@ -240,8 +239,8 @@ static cJSON *convert_file_mapping(struct reader *reader, const yaml_node_t *nod
 }
 
 /* Converts a value of the configuration file to JSON for `eventpipe chaos`, as its key in the schema
- * requires; without a key (NULL), it is a text or consists of texts. Returns NULL after a problem or when
- * memory is short. */
+ * requires; without a key (NULL), it is a text or consists of texts. Returns NULL after a problem or if out
+ * of memory. */
 static cJSON *convert_file_node(struct reader *reader, const yaml_node_t *node, const struct schema_key *key,
                                 unsigned depth)
 {
@@ -259,7 +258,7 @@ static cJSON *convert_file_node(struct reader *reader, const yaml_node_t *node, 
 /* Converts a whole configuration file to one JSON object, with relative paths made absolute. Returns 0
  * with *out set, which the caller frees, or EP_ECONFIG with a message. `eventpipe chaos`, which tests the
  * stages while it kills their processes, passes the result to its helper program, which reads no YAML. */
-int config_json(const char *path, char **out, struct error *error)
+int config_convert_to_json(const char *path, char **out, struct error *error)
 {
     static const struct schema_key root_key = {.children = config_yaml_schema_top};
     struct reader reader = {.file = path};

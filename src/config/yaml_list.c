@@ -16,8 +16,8 @@
 
 #define DESTINATION(base, key, type) ((type *)(void *)((char *)(base) + (key)->offset))
 
-/* In the supervisor or `eventpipe`: allocates space for `count` texts of a list in the configuration and for
- * the NULL after them. Returns false when memory is short, or if the list has texts already. */
+/* In the supervisor or `eventpipe`: allocates space for `count` texts of a list in the configuration and
+ * for the NULL after them. Returns false if out of memory, or if the list has texts already. */
 static bool allocate_strings(struct reader *reader, struct strings *strings, size_t count)
 {
     if (strings->at != NULL) /* the key was given twice, which is reported elsewhere */
@@ -28,8 +28,8 @@ static bool allocate_strings(struct reader *reader, struct strings *strings, siz
     return strings->at != NULL;
 }
 
-/* In the supervisor or `eventpipe`: appends a text made of up to three parts, such as NAME, "=" and a value,
- * to a list in the configuration. allocate_strings has made room for it. */
+/* In the supervisor or `eventpipe`: appends a text made of up to three parts, such as NAME, "=" and a
+ * value, to a list in the configuration. allocate_strings has made room for it. */
 static void append_string(struct reader *reader, struct strings *strings, const char *prefix,
                           const char *separator, const char *suffix)
 {
@@ -40,8 +40,8 @@ static void append_string(struct reader *reader, struct strings *strings, const 
         strings->at[strings->count++] = text;
 }
 
-/* In the supervisor or `eventpipe`: reads each text of a list in the configuration file. A problem says only
- * that an element is not a text and does not quote it, since it may be a secret. */
+/* In the supervisor or `eventpipe`: reads each text of a list in the configuration file. A problem says
+ * only that an element is not a text and does not quote it, since it may be a secret. */
 static void read_text_list(struct reader *reader, const yaml_node_t *node, struct strings *strings)
 {
     size_t text_count = (size_t)(node->data.sequence.items.top - node->data.sequence.items.start);
@@ -59,13 +59,13 @@ static void read_text_list(struct reader *reader, const yaml_node_t *node, struc
             return;
         char index_text[24];
         snprintf(index_text, sizeof index_text, "[%zu]", i);
-        size_t outer_path = config_yaml_enter_marked_key(reader, index_text, config_yaml_get_line(item));
+        size_t outer_length = config_yaml_enter_marked_key(reader, index_text, config_yaml_get_line(item));
         const char *text =
             config_yaml_value_read_scalar(reader, item,
                                           "a text (write an empty text or the word null in quotes)");
         if (text != NULL)
             append_string(reader, strings, text, "", "");
-        config_yaml_leave_key(reader, outer_path);
+        config_yaml_leave_key(reader, outer_length);
     }
     reader->line = outer_line;
 }
@@ -76,8 +76,8 @@ static void read_text_list(struct reader *reader, const yaml_node_t *node, struc
 static bool strings_contain_name(const struct strings *strings, const char *name, char separator)
 {
     size_t name_bytes = strlen(name);
-    for (char *const *at = strings->at; *at != NULL; at++)
-        if (strncmp(*at, name, name_bytes) == 0 && (*at)[name_bytes] == separator)
+    for (char *const *candidate = strings->at; *candidate != NULL; candidate++)
+        if (strncmp(*candidate, name, name_bytes) == 0 && (*candidate)[name_bytes] == separator)
             return true;
     return false;
 }
@@ -105,7 +105,7 @@ static void read_name_value_pairs(struct reader *reader, const yaml_node_t *node
         const char *name = config_yaml_value_read_scalar(reader, key, "a name");
         if (name == NULL)
             continue;
-        size_t outer_path = config_yaml_enter_key(reader, name, config_yaml_get_line(key));
+        size_t outer_length = config_yaml_enter_key(reader, name, config_yaml_get_line(key));
         size_t name_bytes = strlen(name);
         bool is_repeated = strings_contain_name(strings, name, separator[0]);
         const char *text = config_yaml_value_read_scalar(reader, value, "a text (\"\" for an empty one)");
@@ -115,7 +115,7 @@ static void read_name_value_pairs(struct reader *reader, const yaml_node_t *node
             config_yaml_report_problem(reader, "expected a name without any of \"%s\"", forbidden_chars);
         else if (text != NULL)
             append_string(reader, strings, name, separator, text);
-        config_yaml_leave_key(reader, outer_path);
+        config_yaml_leave_key(reader, outer_length);
     }
     reader->line = outer_line;
 }
@@ -125,7 +125,7 @@ static void read_name_value_pairs(struct reader *reader, const yaml_node_t *node
 void config_yaml_list_read_program(struct reader *reader, const struct schema_key *key,
                                    const yaml_node_t *node, void *base)
 {
-    char found[120];
+    char found_text[120];
     if (node->type == YAML_SEQUENCE_NODE)
         read_text_list(reader, node, DESTINATION(base, key, struct strings));
     else if (node->type == YAML_SCALAR_NODE && !config_yaml_value_is_null(node))
@@ -133,10 +133,10 @@ void config_yaml_list_read_program(struct reader *reader, const struct schema_ke
             reader,
             "expected a list: the program and each of its arguments, such as [python3, /opt/enrich.py], "
             "found one text, %s; if it is a shell command, write [\"sh\", \"-c\", \"...\"]",
-            config_yaml_value_describe(node, found, sizeof found));
+            config_yaml_value_describe(node, found_text, sizeof found_text));
     else
         config_yaml_report_problem(reader, "expected a list such as [python3, /opt/enrich.py], found %s",
-                                   config_yaml_value_describe(node, found, sizeof found));
+                                   config_yaml_value_describe(node, found_text, sizeof found_text));
 }
 
 /* In the supervisor or `eventpipe`: reads a key of the configuration file whose value is a list of texts,
@@ -144,12 +144,12 @@ void config_yaml_list_read_program(struct reader *reader, const struct schema_ke
 void config_yaml_list_read_texts(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
                                  void *base)
 {
-    char found[120];
+    char found_text[120];
     if (node->type == YAML_SEQUENCE_NODE)
         read_text_list(reader, node, DESTINATION(base, key, struct strings));
     else
         config_yaml_report_problem(reader, "expected a list of texts such as [one, two], found %s",
-                                   config_yaml_value_describe(node, found, sizeof found));
+                                   config_yaml_value_describe(node, found_text, sizeof found_text));
 }
 
 /* In the supervisor or `eventpipe`: reads the `headers` of an http source or stage in the configuration
@@ -225,37 +225,37 @@ void config_yaml_list_read_token_file(struct reader *reader, const struct schema
  * an environment variable, and not like a secret in the wrong key. Only then may a message quote it. */
 static bool looks_like_variable_name(const char *text)
 {
-    size_t length = strlen(text);
-    return length > 0 && length <= 64 && !(text[0] >= '0' && text[0] <= '9') &&
-           strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") == length;
+    size_t text_bytes = strlen(text);
+    return text_bytes > 0 && text_bytes <= 64 && !(text[0] >= '0' && text[0] <= '9') &&
+           strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") == text_bytes;
 }
 
 /* Remembers the name of an environment variable that held a token. The supervisor removes these variables
  * before it forks, so that no stage's program sees the token. */
 static void note_token_variable(struct reader *reader, const char *name)
 {
-    struct strings *variables = &reader->variables;
-    char **larger_array = reallocarray(variables->at, variables->count + 2, sizeof *larger_array);
+    struct strings *token_variables = &reader->variables;
+    char **larger_array = reallocarray(token_variables->at, token_variables->count + 2, sizeof *larger_array);
     if (larger_array != NULL)
-        variables->at = larger_array;
+        token_variables->at = larger_array;
     char *name_copy = larger_array != NULL ? strdup(name) : NULL;
     if (name_copy == NULL) {
         reader->no_memory = true;
         return;
     }
-    larger_array[variables->count++] = name_copy;
-    larger_array[variables->count] = NULL;
+    larger_array[token_variables->count++] = name_copy;
+    larger_array[token_variables->count] = NULL;
 }
 
-/* In the supervisor or `eventpipe`: keeps the rules of the configuration from also reporting `token_file` as
- * missing when there is a problem with `token_env` already. */
+/* In the supervisor or `eventpipe`: keeps config_validate from reporting `token_file` as missing when a
+ * problem with `token_env` is reported already. */
 static void suppress_missing_token(struct reader *reader)
 {
-    char path[sizeof reader->path + 16];
+    char token_file_key[sizeof reader->path + 16];
     const char *last_dot = strrchr(reader->path, '.');
     int parent_bytes = last_dot != NULL ? (int)(last_dot + 1 - reader->path) : 0;
-    snprintf(path, sizeof path, "%.*stoken_file", parent_bytes, reader->path);
-    config_yaml_note_meant_key(reader, path);
+    snprintf(token_file_key, sizeof token_file_key, "%.*stoken_file", parent_bytes, reader->path);
+    config_yaml_note_meant_key(reader, token_file_key);
 }
 
 /* In the supervisor or `eventpipe`: reads the `token_env` of a source or stage in the configuration file,

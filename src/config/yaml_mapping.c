@@ -29,9 +29,9 @@ static bool key_fits_variant(const struct schema_key *key, const struct schema_v
     return key->variant_bits == 0 || variant->bit == 0 || (key->variant_bits & variant->bit) != 0;
 }
 
-/* In the supervisor or `eventpipe`: returns the schema's entry of a key in the configuration file for this
- * type of source or stage. If only other types have the key, returns one of their entries; if none has it,
- * NULL. */
+/* In the supervisor or `eventpipe`: returns the entry of a key of the configuration file in `keys`, a table
+ * of the schema (which lists all keys), for this type of source or stage. If only other types have the key,
+ * returns one of their entries; if none has it, NULL. */
 static const struct schema_key *find_schema_key(const struct schema_key *keys,
                                                 const struct schema_variant *variant, const char *name)
 {
@@ -51,17 +51,17 @@ static void report_unknown_key(struct reader *reader, const struct schema_key *k
                                const struct schema_variant *variant, const char *name)
 {
     const char *names[NAMES_MAX + 1] = {NULL};
-    size_t count = 0;
-    for (const struct schema_key *key = keys; key->name != NULL && count < NAMES_MAX; key++)
+    size_t name_count = 0;
+    for (const struct schema_key *key = keys; key->name != NULL && name_count < NAMES_MAX; key++)
         if (key_fits_variant(key, variant) && find_schema_key(keys, variant, key->name) == key)
-            names[count++] = key->name;
+            names[name_count++] = key->name;
     if (strcmp(name, "<<") == 0) {
         config_yaml_report_problem(
             reader, "merge keys (<<) are not supported; write the keys out, or give a whole value an "
                     "anchor (&name) and use it again (*name)");
         return;
     }
-    const char *similar_name = base_suggest_near(name, names);
+    const char *similar_name = base_suggest_find_nearest(name, names);
     if (similar_name != NULL) {
         config_yaml_report_problem(reader, "unknown key; did you mean `%s`?", similar_name);
         size_t path_length = strlen(reader->path), parent_length = path_length;
@@ -74,7 +74,7 @@ static void report_unknown_key(struct reader *reader, const struct schema_key *k
         return;
     }
     char name_list[800] = "";
-    for (size_t i = 0, used = 0; i < count && used < sizeof name_list; i++)
+    for (size_t i = 0, used = 0; i < name_count && used < sizeof name_list; i++)
         used +=
             (size_t)snprintf(name_list + used, sizeof name_list - used, "%s%s", i > 0 ? ", " : "", names[i]);
     config_yaml_report_problem(reader, "unknown key; expected one of %s", name_list);
@@ -97,9 +97,9 @@ static void report_misplaced_key(struct reader *reader, const struct schema_key 
 
 /* ---- mappings ---- */
 
-/* In the supervisor or `eventpipe`: reads the value of one key of the configuration file as the schema says,
- * or reports that the key is unknown or misplaced. While the type of a source or stage is unknown, keys of
- * one type are skipped. */
+/* In the supervisor or `eventpipe`: reads the value of one key of the configuration file as the schema
+ * says, or reports that the key is unknown or misplaced. While the type of a source or stage is unknown,
+ * keys of one type are skipped. */
 static void read_key_value(struct reader *reader, const struct schema_key *keys,
                            const struct schema_variant *variant, const char *name, const yaml_node_t *value,
                            void *base)
@@ -119,27 +119,30 @@ static void read_key_value(struct reader *reader, const struct schema_key *keys,
 static bool report_repeated_key(struct reader *reader, const yaml_node_t *mapping,
                                 const yaml_node_pair_t *pair, const char *name)
 {
-    for (const yaml_node_pair_t *at = mapping->data.mapping.pairs.start; at < pair; at++) {
-        const yaml_node_t *other = config_yaml_get_node(reader, at->key);
-        if (other->type != YAML_SCALAR_NODE || strcmp((const char *)other->data.scalar.value, name) != 0)
+    for (const yaml_node_pair_t *earlier_pair = mapping->data.mapping.pairs.start; earlier_pair < pair;
+         earlier_pair++) {
+        const yaml_node_t *earlier_key = config_yaml_get_node(reader, earlier_pair->key);
+        if (earlier_key->type != YAML_SCALAR_NODE ||
+            strcmp((const char *)earlier_key->data.scalar.value, name) != 0)
             continue;
         config_yaml_report_problem(reader, "given twice, first in line %u; expected once",
-                                   config_yaml_get_line(other));
+                                   config_yaml_get_line(earlier_key));
         return true;
     }
     return false;
 }
 
 /* In the supervisor or `eventpipe`: reads all keys of one mapping in the configuration file by a table of
- * the schema, and fills the struct at `base`. The reader calls it for the top of the file, each source, each
- * stage and each smaller mapping. */
+ * the schema, and fills the struct at `base`. The reader calls it for the top of the file, each source,
+ * each stage and each smaller mapping. */
 void config_yaml_mapping_read_keys(struct reader *reader, const struct schema_key *keys,
                                    const struct schema_variant *variant, const yaml_node_t *node, void *base)
 {
-    char found[120];
+    char found_text[120];
     if (node->type != YAML_MAPPING_NODE) {
         config_yaml_report_problem(reader, "expected keys with values such as `%s: ...`, found %s",
-                                   keys[0].name, config_yaml_value_describe(node, found, sizeof found));
+                                   keys[0].name,
+                                   config_yaml_value_describe(node, found_text, sizeof found_text));
         return;
     }
     const yaml_node_t *outer_mapping = reader->mapping;
@@ -158,15 +161,15 @@ void config_yaml_mapping_read_keys(struct reader *reader, const struct schema_ke
         if (key_node->type != YAML_SCALAR_NODE) {
             reader->line = config_yaml_get_line(key_node);
             config_yaml_report_problem(reader, "expected a plain word as key, found %s",
-                                       config_yaml_value_describe(key_node, found, sizeof found));
+                                       config_yaml_value_describe(key_node, found_text, sizeof found_text));
             continue;
         }
         const char *key_text = (const char *)key_node->data.scalar.value;
-        size_t outer_path = config_yaml_enter_marked_key(reader, key_text, config_yaml_get_line(key_node));
+        size_t outer_length = config_yaml_enter_marked_key(reader, key_text, config_yaml_get_line(key_node));
         reader->mapping = node;
         if (!report_repeated_key(reader, node, pair, key_text))
             read_key_value(reader, keys, variant, key_text, value, base);
-        config_yaml_leave_key(reader, outer_path);
+        config_yaml_leave_key(reader, outer_length);
     }
     reader->mapping = outer_mapping;
     reader->line = outer_line;
@@ -182,8 +185,8 @@ void config_yaml_mapping_read_children(struct reader *reader, const struct schem
 }
 
 /* In the supervisor or `eventpipe`: returns the value of a key in a mapping of the configuration file, or
- * NULL if the key is not there or the node is not a mapping. The type of a source or stage is found this way
- * before its other keys are read. */
+ * NULL if the key is not there or the node is not a mapping. The type of a source or stage is found this
+ * way before its other keys are read. */
 static const yaml_node_t *find_mapping_value(struct reader *reader, const yaml_node_t *mapping,
                                              const char *name)
 {
@@ -201,10 +204,10 @@ static const yaml_node_t *find_mapping_value(struct reader *reader, const yaml_n
 static size_t check_list_length(struct reader *reader, const yaml_node_t *node, const char *elements,
                                 size_t max_length)
 {
-    char found[120];
+    char found_text[120];
     if (node->type != YAML_SEQUENCE_NODE) {
         config_yaml_report_problem(reader, "expected a list of %s, each beginning with '- ', found %s",
-                                   elements, config_yaml_value_describe(node, found, sizeof found));
+                                   elements, config_yaml_value_describe(node, found_text, sizeof found_text));
         return 0;
     }
     size_t length = (size_t)(node->data.sequence.items.top - node->data.sequence.items.start);
@@ -238,65 +241,66 @@ static struct schema_variant find_stage_variant(struct reader *reader, const yam
             variant.bit = BIT(types[i]);
             continue;
         }
-        size_t outer_path = config_yaml_enter_key(reader, name, config_yaml_get_line(value));
+        size_t outer_length = config_yaml_enter_key(reader, name, config_yaml_get_line(value));
         config_yaml_report_problem(reader,
                                    "expected exactly one of exec, plugin and url, found `%s` beside `%s`",
                                    name, first_name);
-        config_yaml_leave_key(reader, outer_path);
+        config_yaml_leave_key(reader, outer_length);
         variant.bit = 0;
     }
     return variant;
 }
 
-/* In the supervisor or `eventpipe`: returns the line of a key in the configuration file, or 0 if the mapping
- * does not have the key. Problems that are found later, such as an unknown user, name this line. */
+/* In the supervisor or `eventpipe`: returns the line of a key in the configuration file, or 0 if the
+ * mapping does not have the key. Problems that are found later, such as an unknown user, name this line. */
 static unsigned find_key_line(struct reader *reader, const yaml_node_t *mapping, const char *name)
 {
     const yaml_node_t *value = find_mapping_value(reader, mapping, name);
     return value != NULL ? config_yaml_get_line(value) : 0;
 }
 
-/* In the supervisor or `eventpipe`: reports that the configuration file lacks the first of `names` (ended by
- * NULL), unless an unknown key there was probably meant to be one of them. */
-static void report_missing_key(struct reader *reader, unsigned line, const char *const *names,
+/* In the supervisor or `eventpipe`: reports `message` at the line and the first of `alternative_names`, the
+ * keys (ended by NULL) one of which the configuration file must have there; but not if an unknown key was
+ * probably meant to be one of them, which is reported already. */
+static void report_missing_key(struct reader *reader, unsigned line, const char *const *alternative_names,
                                const char *message)
 {
-    bool is_meant = false;
-    for (size_t i = 0; names[i] != NULL; i++) {
-        size_t outer_path = config_yaml_enter_key(reader, names[i], line);
-        is_meant = is_meant || config_yaml_is_meant_key(reader, reader->path);
-        config_yaml_leave_key(reader, outer_path);
+    bool is_misspelt = false;
+    for (size_t i = 0; alternative_names[i] != NULL; i++) {
+        size_t outer_length = config_yaml_enter_key(reader, alternative_names[i], line);
+        is_misspelt = is_misspelt || config_yaml_is_meant_key(reader, reader->path);
+        config_yaml_leave_key(reader, outer_length);
     }
-    size_t outer_path = config_yaml_enter_key(reader, names[0], line);
-    if (is_meant)
+    size_t outer_length = config_yaml_enter_key(reader, alternative_names[0], line);
+    if (is_misspelt)
         config_yaml_note_meant_key(reader, reader->path); /* so that the rules do not report it again */
     else
         config_yaml_report_problem(reader, "%s", message);
-    config_yaml_leave_key(reader, outer_path);
+    config_yaml_leave_key(reader, outer_length);
 }
 
 /* In the supervisor or `eventpipe`: reads the `stages` of one source in the configuration file: for each
- * stage sets the defaults, finds its type, and reads its keys. It keeps the lines of user, group and limits,
- * which config_rights_check reports problems with. */
+ * stage sets the defaults, finds its type, and reads its keys. It keeps the lines of user, group and
+ * limits, which config_rights_check reports problems with. */
 void config_yaml_mapping_read_stages(struct reader *reader, const struct schema_key *key,
                                      const yaml_node_t *node, void *base)
 {
     struct source_config *source = base;
-    size_t length = check_list_length(reader, node, "stages", 256);
-    source->stages = calloc(length + 1, sizeof *source->stages);
+    size_t stage_count = check_list_length(reader, node, "stages", 256);
+    source->stages = calloc(stage_count + 1, sizeof *source->stages);
     if (source->stages == NULL) {
         reader->no_memory = true;
         return;
     }
-    for (size_t i = 0; i < length; i++) {
+    for (size_t i = 0; i < stage_count; i++) {
         const yaml_node_t *item = config_yaml_get_node(reader, node->data.sequence.items.start[i]);
         if (!config_yaml_charge_visit(reader, item))
             return;
         char index_text[24];
         snprintf(index_text, sizeof index_text, "[%zu]", i);
-        size_t outer_path = config_yaml_enter_marked_key(reader, index_text, config_yaml_get_line(item));
+        size_t outer_length = config_yaml_enter_marked_key(reader, index_text, config_yaml_get_line(item));
         struct stage_config *stage = &source->stages[source->stage_count++];
-        config_stage_defaults(stage);
+        config_set_stage_defaults(stage);
         struct schema_variant variant = find_stage_variant(reader, item, stage);
         config_yaml_mapping_read_keys(reader, key->children, &variant, item, stage);
         stage->user_line = find_key_line(reader, item, "user");
@@ -307,7 +311,7 @@ void config_yaml_mapping_read_stages(struct reader *reader, const struct schema_
             report_missing_key(reader, config_yaml_get_line(item),
                                (const char *const[]){"exec", "plugin", "url", NULL},
                                "expected exactly one of exec, plugin and url in a stage, found none");
-        config_yaml_leave_key(reader, outer_path);
+        config_yaml_leave_key(reader, outer_length);
     }
 }
 
@@ -324,8 +328,8 @@ void config_yaml_mapping_read_limits(struct reader *reader, const struct schema_
 /* ---- sources ---- */
 
 /* In the supervisor or `eventpipe`: finds the type of a source in the configuration file before its other
- * keys are read, since it decides which keys are allowed and where their values go. A wrong type is reported
- * later, when the key itself is read. */
+ * keys are read, since it decides which keys are allowed and where their values go. A wrong type is
+ * reported later, when the key itself is read. */
 static struct schema_variant find_source_variant(struct reader *reader, const yaml_node_t *node,
                                                  struct source_config *source)
 {
@@ -341,32 +345,32 @@ static struct schema_variant find_source_variant(struct reader *reader, const ya
     return variant;
 }
 
-/* In the supervisor or `eventpipe`: reads the `sources` of the configuration file: for each source finds its
- * type, sets the defaults, and reads its keys and stages. */
+/* In the supervisor or `eventpipe`: reads the `sources` of the configuration file: for each source finds
+ * its type, sets the defaults, and reads its keys and stages. */
 void config_yaml_mapping_read_sources(struct reader *reader, const struct schema_key *key,
                                       const yaml_node_t *node, void *base)
 {
     struct config *config = base;
-    size_t length = check_list_length(reader, node, "sources", CONFIG_SOURCES_MAX);
-    config->sources = calloc(length + 1, sizeof *config->sources);
+    size_t source_count = check_list_length(reader, node, "sources", CONFIG_SOURCES_MAX);
+    config->sources = calloc(source_count + 1, sizeof *config->sources);
     if (config->sources == NULL) {
         reader->no_memory = true;
         return;
     }
-    for (size_t i = 0; i < length; i++) {
+    for (size_t i = 0; i < source_count; i++) {
         const yaml_node_t *item = config_yaml_get_node(reader, node->data.sequence.items.start[i]);
         if (!config_yaml_charge_visit(reader, item))
             return;
         char index_text[24];
         snprintf(index_text, sizeof index_text, "[%zu]", i);
-        size_t outer_path = config_yaml_enter_marked_key(reader, index_text, config_yaml_get_line(item));
+        size_t outer_length = config_yaml_enter_marked_key(reader, index_text, config_yaml_get_line(item));
         struct source_config *source = &config->sources[config->source_count++];
         struct schema_variant variant = find_source_variant(reader, item, source);
-        config_source_defaults(source);
+        config_set_source_defaults(source);
         config_yaml_mapping_read_keys(reader, key->children, &variant, item, source);
         if (find_mapping_value(reader, item, "type") == NULL && item->type == YAML_MAPPING_NODE)
             report_missing_key(reader, config_yaml_get_line(item), (const char *const[]){"type", NULL},
                                "is missing, expected idefix, http, file or generate");
-        config_yaml_leave_key(reader, outer_path);
+        config_yaml_leave_key(reader, outer_length);
     }
 }

@@ -14,14 +14,15 @@
 #include "src/base/log.h"
 #include "src/config/yaml.h"
 
-/* In the supervisor or `eventpipe`: doubles an array of the configuration file's reader if its `count`
- * elements fill it. Returns the array, which may have moved; when memory is short, it returns the old one
- * and sets reader->no_memory. */
-static void *grow_array_if_full(struct reader *reader, void *array, size_t count, size_t size)
+/* In the supervisor or `eventpipe`: doubles an array of the configuration file's reader if its
+ * `element_count` elements fill it. Returns the array, which may have moved; if out of memory, it returns
+ * the old one and sets reader->no_memory. */
+static void *grow_array_if_full(struct reader *reader, void *array, size_t element_count,
+                                size_t element_bytes)
 {
-    if (count > 0 && (count & (count - 1)) != 0)
+    if (element_count > 0 && (element_count & (element_count - 1)) != 0)
         return array;
-    void *larger_array = reallocarray(array, count == 0 ? 1 : count * 2, size);
+    void *larger_array = reallocarray(array, element_count == 0 ? 1 : element_count * 2, element_bytes);
     if (larger_array != NULL)
         return larger_array;
     reader->no_memory = true;
@@ -77,8 +78,8 @@ void config_yaml_report_problem(struct reader *reader, const char *format, ...)
 }
 
 /* In the supervisor or `eventpipe`: remembers the key that an unknown key of the configuration file was
- * probably meant to be. Otherwise the rules would report that key as missing, and the operator would see two
- * problems for one typing error. */
+ * probably meant to be. Otherwise config_validate would report that key as missing, and the operator would
+ * see two problems for one typing error. */
 void config_yaml_note_meant_key(struct reader *reader, const char *key)
 {
     reader->meant_keys =
@@ -115,7 +116,8 @@ size_t config_yaml_enter_key(struct reader *reader, const char *name, unsigned l
 }
 
 /* In the supervisor or `eventpipe`: does what config_yaml_enter_key does, and remembers the key's line in
- * the configuration file. The rules, which know only keys, get the lines for their problems from there. */
+ * the configuration file. Problems that config_validate finds, which have only a key, get their lines from
+ * there. */
 size_t config_yaml_enter_marked_key(struct reader *reader, const char *name, unsigned line)
 {
     size_t outer_length = config_yaml_enter_key(reader, name, line);
@@ -128,9 +130,9 @@ size_t config_yaml_enter_marked_key(struct reader *reader, const char *name, uns
     return outer_length;
 }
 
-void config_yaml_leave_key(struct reader *reader, size_t outer)
+void config_yaml_leave_key(struct reader *reader, size_t outer_length)
 {
-    reader->path[outer] = '\0';
+    reader->path[outer_length] = '\0';
 }
 
 /* In the supervisor or `eventpipe`: subtracts one visit of a YAML node from the reader's budget. Returns
@@ -151,9 +153,9 @@ bool config_yaml_charge_visit(struct reader *reader, const yaml_node_t *node)
     return false;
 }
 
-const yaml_node_t *config_yaml_get_node(struct reader *reader, int number)
+const yaml_node_t *config_yaml_get_node(struct reader *reader, int node_number)
 {
-    return yaml_document_get_node(&reader->document, number);
+    return yaml_document_get_node(&reader->document, node_number);
 }
 
 unsigned config_yaml_get_line(const yaml_node_t *node)

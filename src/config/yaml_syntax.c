@@ -12,28 +12,30 @@
 #define DEPTH_MAX 100
 
 /* In the supervisor or `eventpipe`: returns the first character of a line of the configuration file that is
- * not a space, and sets *line_length to the rest of the line. Lines count from 1. The hints about syntax
+ * not a space, and sets *line_bytes to the rest of the line. Lines count from 1. The hints about syntax
  * errors look at it. */
-static const char *find_line_text(const char *bytes, size_t length, unsigned line_number, size_t *line_length)
+static const char *find_line_text(const char *file_text, size_t file_bytes, unsigned line_number,
+                                  size_t *line_bytes)
 {
-    size_t at = 0, end;
-    for (unsigned current_line = 1; current_line < line_number && at < length; at++)
-        current_line += bytes[at] == '\n';
-    while (at < length && bytes[at] == ' ')
-        at++;
-    for (end = at; end < length && bytes[end] != '\n'; end++)
+    size_t offset = 0, line_end;
+    for (unsigned current_line = 1; current_line < line_number && offset < file_bytes; offset++)
+        current_line += file_text[offset] == '\n';
+    while (offset < file_bytes && file_text[offset] == ' ')
+        offset++;
+    for (line_end = offset; line_end < file_bytes && file_text[line_end] != '\n'; line_end++)
         ;
-    *line_length = end - at;
-    return bytes + at;
+    *line_bytes = line_end - offset;
+    return file_text + offset;
 }
 
 /* In the supervisor or `eventpipe`: returns the usual cause of libyaml's `problem` in this line of the
- * configuration file, as the end of a message, or "" if none is known. libyaml's own message rarely tells an
- * operator what to change. */
-static const char *find_syntax_hint(const char *bytes, size_t length, unsigned line, const char *problem)
+ * configuration file, as the end of a message, or "" if none is known. libyaml's own message rarely tells
+ * an operator what to change. */
+static const char *find_syntax_hint(const char *file_text, size_t file_bytes, unsigned line,
+                                    const char *problem)
 {
     size_t line_bytes;
-    const char *line_text = find_line_text(bytes, length, line, &line_bytes);
+    const char *line_text = find_line_text(file_text, file_bytes, line, &line_bytes);
     if (line_bytes > 0 && *line_text == '\t')
         return "; this line begins with a tab: YAML is indented with spaces only";
     if (memmem(line_text, line_bytes, "memory:", 7) != NULL)
@@ -51,8 +53,8 @@ static const char *find_syntax_hint(const char *bytes, size_t length, unsigned l
 
 /* Reports where the configuration file is not YAML, with libyaml's message and the usual cause. The
  * supervisor and `eventpipe` call it when libyaml cannot parse the file. */
-void config_yaml_syntax_report_problem(struct reader *reader, const yaml_parser_t *parser, const char *bytes,
-                                       size_t length)
+void config_yaml_syntax_report_problem(struct reader *reader, const yaml_parser_t *parser,
+                                       const char *file_text, size_t file_bytes)
 {
     char message[1024], context[256] = "";
     unsigned line = (unsigned)parser->problem_mark.line + 1;
@@ -63,8 +65,8 @@ void config_yaml_syntax_report_problem(struct reader *reader, const yaml_parser_
     }
     if (parser->error == YAML_READER_ERROR) {
         line = 1;
-        for (size_t i = 0; i < parser->problem_offset && i < length; i++)
-            line += bytes[i] == '\n';
+        for (size_t i = 0; i < parser->problem_offset && i < file_bytes; i++)
+            line += file_text[i] == '\n';
         if (parser->problem_value != -1)
             snprintf(context, sizeof context, " (value 0x%02x)", (unsigned)parser->problem_value);
         snprintf(message, sizeof message, "expected YAML in UTF-8, found at byte %zu: %s%s",
@@ -75,15 +77,15 @@ void config_yaml_syntax_report_problem(struct reader *reader, const yaml_parser_
                      parser->context_mark.line + 1);
         snprintf(message, sizeof message, "not valid YAML at column %zu: %s%s%s",
                  parser->problem_mark.column + 1, problem, context,
-                 find_syntax_hint(bytes, length, line, problem));
+                 find_syntax_hint(file_text, file_bytes, line, problem));
     }
     config_yaml_report_problem_at(reader, line, "", message);
 }
 
-/* Parses the configuration file once without storing anything. Returns false after a problem, such as
- * lists nested more than 100 deep. The supervisor and `eventpipe` call it before they load the file, since
- * libyaml's time for loading grows with the square of the depth. */
-bool config_yaml_syntax_check_depth(struct reader *reader, const char *bytes, size_t length)
+/* Parses the configuration file once without storing anything, and reports a syntax error or lists nested
+ * more than 100 deep. Returns false after such a problem. The supervisor and `eventpipe` call it before
+ * they load the file, since libyaml's time for loading grows with the square of the depth. */
+bool config_yaml_syntax_check_file(struct reader *reader, const char *file_text, size_t file_bytes)
 {
     yaml_parser_t parser;
     yaml_event_t event;
@@ -93,10 +95,10 @@ bool config_yaml_syntax_check_depth(struct reader *reader, const char *bytes, si
         reader->no_memory = true;
         return false;
     }
-    yaml_parser_set_input_string(&parser, (const unsigned char *)bytes, length);
+    yaml_parser_set_input_string(&parser, (const unsigned char *)file_text, file_bytes);
     while (type != YAML_STREAM_END_EVENT && depth <= DEPTH_MAX) {
         if (!yaml_parser_parse(&parser, &event)) {
-            config_yaml_syntax_report_problem(reader, &parser, bytes, length);
+            config_yaml_syntax_report_problem(reader, &parser, file_text, file_bytes);
             break;
         }
         type = event.type;

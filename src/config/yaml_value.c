@@ -41,7 +41,7 @@ bool config_yaml_value_is_null(const yaml_node_t *node)
 /* In the supervisor or `eventpipe`: returns a description of a value of the configuration file for a
  * message: "a list", "nothing" or the text in quotes, cut and without control characters. It may use
  * `buffer`, which must live as long as the result. */
-const char *config_yaml_value_describe(const yaml_node_t *node, char *buffer, size_t size)
+const char *config_yaml_value_describe(const yaml_node_t *node, char *buffer, size_t buffer_bytes)
 {
     if (node->type == YAML_SEQUENCE_NODE)
         return "a list";
@@ -51,7 +51,7 @@ const char *config_yaml_value_describe(const yaml_node_t *node, char *buffer, si
         return "nothing";
     char clean_text[80];
     base_log_clean((const char *)node->data.scalar.value, clean_text, sizeof clean_text);
-    snprintf(buffer, size, "\"%s%s\"", clean_text,
+    snprintf(buffer, buffer_bytes, "\"%s%s\"", clean_text,
              strlen(clean_text) < node->data.scalar.length ? "..." : "");
     return buffer;
 }
@@ -60,11 +60,11 @@ const char *config_yaml_value_describe(const yaml_node_t *node, char *buffer, si
  * file that is being read, or NULL if that key is not there. */
 const yaml_node_t *config_yaml_value_find_sibling(struct reader *reader, const char *key)
 {
-    const yaml_node_pair_t *at = reader->mapping->data.mapping.pairs.start;
-    for (; at < reader->mapping->data.mapping.pairs.top; at++) {
-        const yaml_node_t *name = config_yaml_get_node(reader, at->key);
-        if (name->type == YAML_SCALAR_NODE && strcmp((const char *)name->data.scalar.value, key) == 0)
-            return config_yaml_get_node(reader, at->value);
+    const yaml_node_pair_t *pair = reader->mapping->data.mapping.pairs.start;
+    for (; pair < reader->mapping->data.mapping.pairs.top; pair++) {
+        const yaml_node_t *pair_key = config_yaml_get_node(reader, pair->key);
+        if (pair_key->type == YAML_SCALAR_NODE && strcmp((const char *)pair_key->data.scalar.value, key) == 0)
+            return config_yaml_get_node(reader, pair->value);
     }
     return NULL;
 }
@@ -75,10 +75,10 @@ const yaml_node_t *config_yaml_value_find_sibling(struct reader *reader, const c
 const char *config_yaml_value_read_scalar(struct reader *reader, const yaml_node_t *node,
                                           const char *expected)
 {
-    char found[120];
+    char found_text[120];
     if (node->type != YAML_SCALAR_NODE || config_yaml_value_is_null(node)) {
         config_yaml_report_problem(reader, "expected %s, found %s", expected,
-                                   config_yaml_value_describe(node, found, sizeof found));
+                                   config_yaml_value_describe(node, found_text, sizeof found_text));
         return NULL;
     }
     const char *text = (const char *)node->data.scalar.value;
@@ -101,8 +101,8 @@ static void replace_by_copy(struct reader *reader, char **destination, const cha
     *destination = copy;
 }
 
-/* In the supervisor or `eventpipe`: reads a key of the configuration file whose value must be a text that is
- * not empty, such as a name, a URL or a filter. */
+/* In the supervisor or `eventpipe`: reads a key of the configuration file whose value must be a text that
+ * is not empty, such as a name, a URL or a filter. */
 void config_yaml_value_read_text(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
                                  void *base)
 {
@@ -127,7 +127,7 @@ void config_yaml_value_read_pointer(struct reader *reader, const struct schema_k
 }
 
 /* In the supervisor or `eventpipe`: returns a path of the configuration file as an absolute path, which the
- * caller frees; NULL when memory is short. A relative path begins at the directory of the file, so that the
+ * caller frees; NULL if out of memory. A relative path begins at the directory of the file, so that the
  * daemon may run in any directory. */
 static char *make_path_absolute(struct reader *reader, const char *path)
 {
@@ -193,24 +193,25 @@ void config_yaml_value_read_storage(struct reader *reader, const struct schema_k
     }
 }
 
-/* In the supervisor or `eventpipe`: reads the `since` of a source in the configuration file, a time or a
- * duration back from now. A duration becomes a time here, so that it does not move while the daemon runs. */
+/* In the supervisor or `eventpipe`: reads the `since` of a source in the configuration file, a time or
+ * a duration back from now. A duration becomes a time here, so that it does not move while the daemon
+ * runs. */
 void config_yaml_value_read_since(struct reader *reader, const struct schema_key *key,
                                   const yaml_node_t *node, void *base)
 {
     const char *expected = "a duration back from now such as 24h, or a time such as 2026-11-23T10:00:00Z";
     const char *text = config_yaml_value_read_scalar(reader, node, expected);
-    char time_text[64], found[120];
+    char time_text[64], found_text[120];
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
     if (text == NULL)
         return;
-    if (base_units_since_text(text, (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000, time_text,
-                              sizeof time_text) == EP_OK)
+    if (base_units_write_since(text, (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000, time_text,
+                               sizeof time_text) == EP_OK)
         replace_by_copy(reader, DESTINATION(base, key, char *), time_text);
     else
         config_yaml_report_problem(reader, "expected %s, found %s%s", expected,
-                                   config_yaml_value_describe(node, found, sizeof found),
+                                   config_yaml_value_describe(node, found_text, sizeof found_text),
                                    errno == ERANGE ? ", which is before 1970 or too long" : "");
 }
 
@@ -221,19 +222,19 @@ void config_yaml_value_read_since(struct reader *reader, const struct schema_key
 static bool read_bounded_count(struct reader *reader, const struct schema_key *key, const yaml_node_t *node,
                                uint64_t *value)
 {
-    char expected[80], found[120];
+    char expected[80], found_text[120];
     snprintf(expected, sizeof expected, "a whole number from %" PRIu64 " to %" PRIu64, key->min, key->max);
     const char *text = config_yaml_value_read_scalar(reader, node, expected);
     if (text == NULL)
         return false;
     uint64_t number = 0;
     bool is_number = text[0] != '\0';
-    for (const char *at = text; is_number && *at != '\0'; at++)
-        is_number = *at >= '0' && *at <= '9' && !__builtin_mul_overflow(number, 10u, &number) &&
-                    !__builtin_add_overflow(number, (uint64_t)(*at - '0'), &number);
+    for (const char *digit = text; is_number && *digit != '\0'; digit++)
+        is_number = *digit >= '0' && *digit <= '9' && !__builtin_mul_overflow(number, 10u, &number) &&
+                    !__builtin_add_overflow(number, (uint64_t)(*digit - '0'), &number);
     if (!is_number || number < key->min || number > key->max) {
         config_yaml_report_problem(reader, "expected %s, found %s", expected,
-                                   config_yaml_value_describe(node, found, sizeof found));
+                                   config_yaml_value_describe(node, found_text, sizeof found_text));
         return false;
     }
     *value = number;
@@ -260,14 +261,14 @@ void config_yaml_value_read_count64(struct reader *reader, const struct schema_k
         *DESTINATION(base, key, uint64_t) = number;
 }
 
-/* In the supervisor or `eventpipe`: reads a key of the configuration file whose value is a whole number that
- * may be negative: the `cursor.increment` of an http source. */
+/* In the supervisor or `eventpipe`: reads a key of the configuration file whose value is a whole number
+ * that may be negative: the `cursor.increment` of an http source. */
 void config_yaml_value_read_integer(struct reader *reader, const struct schema_key *key,
                                     const yaml_node_t *node, void *base)
 {
     const char *expected = "a whole number of at most 64 bits, such as 1 or -1";
     const char *text = config_yaml_value_read_scalar(reader, node, expected);
-    char found[120];
+    char found_text[120];
     if (text == NULL)
         return;
     const char *digits = text + (text[0] == '-');
@@ -277,7 +278,7 @@ void config_yaml_value_read_integer(struct reader *reader, const struct schema_k
         *DESTINATION(base, key, int64_t) = number;
     else
         config_yaml_report_problem(reader, "expected %s, found %s", expected,
-                                   config_yaml_value_describe(node, found, sizeof found));
+                                   config_yaml_value_describe(node, found_text, sizeof found_text));
 }
 
 /* In the supervisor or `eventpipe`: reads the `rate` of a generate source (one that makes up events) in the
@@ -288,21 +289,21 @@ void config_yaml_value_read_rate(struct reader *reader, const struct schema_key 
 {
     const char *expected = "events per second, such as 100 or 0.5, or 0 for no limit";
     const char *text = config_yaml_value_read_scalar(reader, node, expected);
-    char found[120];
+    char found_text[120];
     if (text == NULL)
         return;
-    size_t integer_digits = strspn(text, "0123456789");
-    size_t point_length = text[integer_digits] == '.';
-    size_t fraction_digits = point_length > 0 ? strspn(text + integer_digits + 1, "0123456789") : 0;
+    size_t integer_digit_count = strspn(text, "0123456789");
+    size_t point_count = text[integer_digit_count] == '.';
+    size_t fraction_digit_count = point_count > 0 ? strspn(text + integer_digit_count + 1, "0123456789") : 0;
     double number = 0, digit_value = 1;
-    for (size_t i = 0; i < integer_digits; i++)
+    for (size_t i = 0; i < integer_digit_count; i++)
         number = number * 10 + (text[i] - '0');
-    for (size_t i = 0; i < fraction_digits; i++)
-        number += (text[integer_digits + 1 + i] - '0') * (digit_value /= 10);
-    if (integer_digits == 0 || (point_length > 0 && fraction_digits == 0) ||
-        text[integer_digits + point_length + fraction_digits] != '\0' || number > (double)key->max)
+    for (size_t i = 0; i < fraction_digit_count; i++)
+        number += (text[integer_digit_count + 1 + i] - '0') * (digit_value /= 10);
+    if (integer_digit_count == 0 || (point_count > 0 && fraction_digit_count == 0) ||
+        text[integer_digit_count + point_count + fraction_digit_count] != '\0' || number > (double)key->max)
         config_yaml_report_problem(reader, "expected %s; at most %" PRIu64 ", found %s", expected, key->max,
-                                   config_yaml_value_describe(node, found, sizeof found));
+                                   config_yaml_value_describe(node, found_text, sizeof found_text));
     else
         *DESTINATION(base, key, double) = number;
 }
@@ -313,21 +314,21 @@ void config_yaml_value_read_duration(struct reader *reader, const struct schema_
                                      const yaml_node_t *node, void *base)
 {
     const char *text = config_yaml_value_read_scalar(reader, node, DURATION_FORM);
-    char found[120];
+    char found_text[120];
     uint64_t ms;
     if (text == NULL)
         return;
-    if (base_units_duration_ms(text, &ms) != EP_OK) {
+    if (base_units_read_duration(text, &ms) != EP_OK) {
         bool is_too_long = errno == ERANGE;
         bool has_no_unit = text[0] != '\0' && strspn(text, "0123456789") == strlen(text);
         config_yaml_report_problem(reader, "expected " DURATION_FORM ", found %s%s",
-                                   config_yaml_value_describe(node, found, sizeof found),
+                                   config_yaml_value_describe(node, found_text, sizeof found_text),
                                    is_too_long   ? ", which is longer than 100 years"
                                    : has_no_unit ? ", a number without a unit"
                                                  : "");
     } else if (ms < key->min) {
         config_yaml_report_problem(reader, "expected a duration of at least %" PRIu64 "ms, found %s",
-                                   key->min, config_yaml_value_describe(node, found, sizeof found));
+                                   key->min, config_yaml_value_describe(node, found_text, sizeof found_text));
     } else {
         *DESTINATION(base, key, uint64_t) = ms;
     }
@@ -339,13 +340,13 @@ void config_yaml_value_read_seconds(struct reader *reader, const struct schema_k
                                     const yaml_node_t *node, void *base)
 {
     const uint64_t previous_ms = *DESTINATION(base, key, uint64_t);
-    char found[120];
+    char found_text[120];
     config_yaml_value_read_duration(reader, key, node, base);
     if (*DESTINATION(base, key, uint64_t) % 1000 == 0)
         return;
     *DESTINATION(base, key, uint64_t) = previous_ms;
     config_yaml_report_problem(reader, "expected whole seconds such as 1s or 90s, found %s",
-                               config_yaml_value_describe(node, found, sizeof found));
+                               config_yaml_value_describe(node, found_text, sizeof found_text));
 }
 
 /* In the supervisor or `eventpipe`: reads a key of the configuration file whose value is a size such as
@@ -355,20 +356,21 @@ void config_yaml_value_read_size(struct reader *reader, const struct schema_key 
 {
     const char *expected = "a size in bytes such as 4096, 10k, 64KiB or 64MiB";
     const char *text = config_yaml_value_read_scalar(reader, node, expected);
-    char found[120];
-    uint64_t bytes = 0;
+    char found_text[120];
+    uint64_t size_bytes = 0;
     if (text == NULL)
         return;
-    int code = base_units_size_bytes(text, &bytes);
+    int code = base_units_read_size(text, &size_bytes);
     bool is_out_of_range = code != EP_OK && errno == ERANGE;
     if (code != EP_OK && !is_out_of_range)
         config_yaml_report_problem(reader, "expected %s, found %s", expected,
-                                   config_yaml_value_describe(node, found, sizeof found));
-    else if (is_out_of_range || bytes < key->min || bytes > key->max)
+                                   config_yaml_value_describe(node, found_text, sizeof found_text));
+    else if (is_out_of_range || size_bytes < key->min || size_bytes > key->max)
         config_yaml_report_problem(reader, "expected a size from %" PRIu64 " to %" PRIu64 " bytes, found %s",
-                                   key->min, key->max, config_yaml_value_describe(node, found, sizeof found));
+                                   key->min, key->max,
+                                   config_yaml_value_describe(node, found_text, sizeof found_text));
     else
-        *DESTINATION(base, key, uint64_t) = bytes;
+        *DESTINATION(base, key, uint64_t) = size_bytes;
 }
 
 /* In the supervisor or `eventpipe`: reads the `control_mode` of the configuration file: the permission bits
@@ -378,14 +380,14 @@ void config_yaml_value_read_mode(struct reader *reader, const struct schema_key 
 {
     const char *expected = "permission bits in octal such as 0600 or 0660";
     const char *text = config_yaml_value_read_scalar(reader, node, expected);
-    char found[120];
+    char found_text[120];
     if (text == NULL)
         return;
     size_t digit_count = strlen(text);
     if (digit_count < 3 || digit_count > 4 || strspn(text, "01234567") != digit_count ||
         (digit_count == 4 && text[0] != '0'))
         config_yaml_report_problem(reader, "expected %s, found %s", expected,
-                                   config_yaml_value_describe(node, found, sizeof found));
+                                   config_yaml_value_describe(node, found_text, sizeof found_text));
     else
         *DESTINATION(base, key, uint32_t) = (uint32_t)strtoul(text, NULL, 8);
 }
@@ -396,29 +398,29 @@ void config_yaml_value_read_mode(struct reader *reader, const struct schema_key 
  * (ended by NULL), or -1 after a problem that lists them and suggests the most similar one. */
 static int read_choice(struct reader *reader, const yaml_node_t *node, const char *const *choices)
 {
-    char allowed_names[160] = "", found[120];
-    for (size_t i = 0, used = 0; choices[i] != NULL && used < sizeof allowed_names; i++)
-        used += (size_t)snprintf(allowed_names + used, sizeof allowed_names - used, "%s%s",
-                                 i == 0                   ? ""
-                                 : choices[i + 1] == NULL ? " or "
-                                                          : ", ",
-                                 choices[i]);
+    char allowed_names[160] = "", found_text[120];
+    for (size_t i = 0, used_bytes = 0; choices[i] != NULL && used_bytes < sizeof allowed_names; i++)
+        used_bytes += (size_t)snprintf(allowed_names + used_bytes, sizeof allowed_names - used_bytes, "%s%s",
+                                       i == 0                   ? ""
+                                       : choices[i + 1] == NULL ? " or "
+                                                                : ", ",
+                                       choices[i]);
     const char *text = config_yaml_value_read_scalar(reader, node, allowed_names);
     if (text == NULL)
         return -1;
     for (int i = 0; choices[i] != NULL; i++)
         if (strcmp(choices[i], text) == 0)
             return i;
-    const char *similar_name = base_suggest_near(text, choices);
+    const char *similar_name = base_suggest_find_nearest(text, choices);
     config_yaml_report_problem(reader, "expected %s, found %s%s%s%s", allowed_names,
-                               config_yaml_value_describe(node, found, sizeof found),
+                               config_yaml_value_describe(node, found_text, sizeof found_text),
                                similar_name != NULL ? "; did you mean " : "",
                                similar_name != NULL ? similar_name : "", similar_name != NULL ? "?" : "");
     return -1;
 }
 
-/* In the supervisor or `eventpipe`: reads a key of the configuration file that allows a few names, such as a
- * source's `type`, into an enum with its values in the order of key->choices. */
+/* In the supervisor or `eventpipe`: reads a key of the configuration file that allows a few names, such as
+ * a source's `type`, into an enum with its values in the order of key->choices. */
 void config_yaml_value_read_choice(struct reader *reader, const struct schema_key *key,
                                    const yaml_node_t *node, void *base)
 {

@@ -132,7 +132,8 @@ int control_admin_find_source_id(const struct admin_request *request, const char
     for (size_t i = 0; i < request->names->count; i++)
         is_known = is_known || strcmp(request->names->sources[i], name) == 0;
     if (!is_known) {
-        const char *similar_name = base_suggest_near(name, (const char *const *)request->names->sources);
+        const char *similar_name =
+            base_suggest_find_nearest(name, (const char *const *)request->names->sources);
         return base_error_set(error, EP_ENOENT, "there is no source \"%s\"%s%s%s", name,
                               similar_name != NULL ? ": did you mean \"" : "",
                               similar_name != NULL ? similar_name : "", similar_name != NULL ? "\"?" : "");

@@ -100,7 +100,7 @@ static int add_event_to_page(struct injection *injection, struct json_span event
     if (uid != NULL)
         return source_page_add(&injection->page, uid, address, type, event.at, event.bytes);
     char hash[HASH_UID_DIGITS + 1];
-    base_hash_hex(event.at, event.bytes, hash, HASH_UID_DIGITS);
+    base_hash_write_hex(event.at, event.bytes, hash, HASH_UID_DIGITS);
     const char *members = event.at + 1, *end = event.at + event.bytes;
     while (members < end && strchr(" \t\r\n", *members) != NULL)
         members++;

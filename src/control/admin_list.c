@@ -45,12 +45,12 @@ static void write_event_data(struct text *out, const struct store_item *item)
     write_done_member(out, item->done);
     base_text_append(out, ",\"context\":");
     if (context.bytes > 0 && json_valid(context.at, context.bytes, NULL))
-        json_write_line(out, context);
+        json_write_on_one_line(out, context);
     else
         base_text_append(out, "{}");
     base_text_append(out, ",\"event\":");
     if (data.at != NULL && json_valid(data.at, data.bytes, NULL)) {
-        json_write_line(out, data);
+        json_write_on_one_line(out, data);
         return;
     }
     base_text_append(out, "null,\"raw\":");

@@ -166,7 +166,7 @@ static bool has_stage(const struct admin_names *names, const char *stage, const 
             if (strcmp(*name, stage) == 0)
                 return true;
         if (*similar_name == NULL)
-            *similar_name = base_suggest_near(stage, (const char *const *)names->chains[i]);
+            *similar_name = base_suggest_find_nearest(stage, (const char *const *)names->chains[i]);
     }
     return false;
 }
@@ -184,7 +184,7 @@ void control_admin_describe_unknown_name(const struct admin_request *request, ch
         is_source_known = strcmp(names->sources[i], source) == 0;
     buffer[0] = '\0';
     if (!is_source_known)
-        similar_name = base_suggest_near(source, (const char *const *)names->sources);
+        similar_name = base_suggest_find_nearest(source, (const char *const *)names->sources);
     else if (stage == NULL || has_stage(names, stage, &similar_name))
         return;
     snprintf(buffer, size, "; there is no %s \"%s\"%s%s%s", is_source_known ? "stage" : "source",

@@ -281,7 +281,7 @@ static int read_json_envelope(struct envelope_reader *reader, struct json_span b
 static int read_msgpack_envelope(struct envelope_reader *reader, struct msgpack body)
 {
     struct msgpack value;
-    int code = json_msgpack_first(body, &value, reader->error);
+    int code = json_msgpack_find_first(body, &value, reader->error);
 
     if (code != 0)
         return code;
@@ -366,7 +366,7 @@ int idefix_message_write_json(const struct idefix_message *message, struct text 
     if (data.bytes == 0)
         base_text_append(out, "null");
     else if (message->msgpack)
-        return json_msgpack_json((struct msgpack){data.at, data.bytes}, out, error);
+        return json_msgpack_convert_to_json((struct msgpack){data.at, data.bytes}, out, error);
     else if (!json_valid(data.at, data.bytes, &error_offset))
         return base_error_set(error, EP_EPROTO, "the data is not valid JSON: error at byte %zu",
                               error_offset);

@@ -39,7 +39,7 @@ static char *make_uid(struct json_span id)
     if (id.bytes > 0 && id.bytes <= UID_BYTES_MAX && base_utf8_valid(id.at, id.bytes) &&
         memchr(id.at, '\0', id.bytes) == NULL)
         return strndup(id.at, id.bytes);
-    base_hash_hex(id.at, id.bytes, hash, HASH_UID_DIGITS);
+    base_hash_write_hex(id.at, id.bytes, hash, HASH_UID_DIGITS);
     return strdup(hash);
 }
 
@@ -106,7 +106,7 @@ static int read_event_data(struct import_row *row, struct msgpack data)
     if (code == 0)
         code = check_is_map("", value, &row->error);
     if (code == 0)
-        code = json_msgpack_json(value, &row->data, &row->error);
+        code = json_msgpack_convert_to_json(value, &row->data, &row->error);
     struct json_span event = {row->data.text, row->data.bytes};
     if (code == 0)
         code = copy_text_or_number(event, "/uid", &row->other_uid);

@@ -21,43 +21,44 @@
 
 /* ---- finding ---- */
 
-/* Returns the byte after the closing quote of the JSON string whose opening quote is at `at`, or `end` if
- * the text ends first. Finding values, keys and children all build on it. */
-static const char *find_string_end(const char *at, const char *end)
+/* Returns the byte after the closing quote of the JSON string whose opening quote is at `position`, or
+ * `text_end` if the text ends first. All functions that find a value, key or child in JSON call it. */
+static const char *find_string_end(const char *position, const char *text_end)
 {
-    for (at++; at < end;) {
-        at = json_scan_plain(at, end);
-        if (at == end)
+    for (position++; position < text_end;) {
+        position = json_scan_plain(position, text_end);
+        if (position == text_end)
             break;
-        if (*at == '"')
-            return at + 1;
-        at += *at == '\\' && end - at > 1 ? 2 : 1;
+        if (*position == '"')
+            return position + 1;
+        position += *position == '\\' && text_end - position > 1 ? 2 : 1;
     }
-    return end;
+    return text_end;
 }
 
-/* Returns the end of the JSON value that begins at `at`. It counts brackets outside strings and decodes
- * nothing, so that large values are skipped quickly. It never reads past `end`, even in broken text. */
-static const char *find_value_end(const char *at, const char *end)
+/* Returns the end of the JSON value that begins at `position`. It counts brackets outside strings and
+ * decodes nothing, so that json_find and the loops over children skip large values quickly. It never reads
+ * past `text_end`, even in broken text. */
+static const char *find_value_end(const char *position, const char *text_end)
 {
     size_t depth = 0;
 
-    while (at < end) {
-        switch (*at) {
+    while (position < text_end) {
+        switch (*position) {
         case '"':
-            at = find_string_end(at, end);
+            position = find_string_end(position, text_end);
             break;
         case '{':
         case '[':
             depth++;
-            at++;
+            position++;
             break;
         case '}':
         case ']':
             if (depth == 0)
-                return at;
+                return position;
             depth--;
-            at++;
+            position++;
             break;
         case ',':
         case ':':
@@ -66,31 +67,32 @@ static const char *find_value_end(const char *at, const char *end)
         case '\n':
         case '\r':
             if (depth == 0)
-                return at;
-            at++;
+                return position;
+            position++;
             continue;
         default:
-            at++;
+            position++;
             continue;
         }
         if (depth == 0)
-            return at;
+            return position;
     }
-    return end;
+    return text_end;
 }
 
 /* Returns the first JSON value in the text, without the white space before it and anything after it.
- * json_find and the decoders call it, because callers pass values with white space around them. */
+ * json_find and the functions that decode JSON values call it, because callers pass values with white space
+ * around them. */
 static struct json_span trim_to_value(struct json_span text)
 {
-    const char *end = text.at + text.bytes;
-    const char *at = json_scan_white(text.at, end);
-    return (struct json_span){at, (size_t)(find_value_end(at, end) - at)};
+    const char *text_end = text.at + text.bytes;
+    const char *position = json_scan_white(text.at, text_end);
+    return (struct json_span){position, (size_t)(find_value_end(position, text_end) - position)};
 }
 
 /* How far the children of a JSON array or object have been read. */
 struct child_reader {
-    const char *at, *end;
+    const char *position, *text_end;
     bool is_object;
 };
 
@@ -98,12 +100,12 @@ struct child_reader {
  * read_next_child. Returns false if the value is of another kind. */
 static bool open_children(struct child_reader *children, struct json_span value, char opening_bracket)
 {
-    children->end = value.at + value.bytes;
-    children->at = json_scan_white(value.at, children->end);
+    children->text_end = value.at + value.bytes;
+    children->position = json_scan_white(value.at, children->text_end);
     children->is_object = opening_bracket == '{';
-    if (children->at == children->end || *children->at != opening_bracket)
+    if (children->position == children->text_end || *children->position != opening_bracket)
         return false;
-    children->at++;
+    children->position++;
     return true;
 }
 
@@ -111,27 +113,27 @@ static bool open_children(struct child_reader *children, struct json_span value,
  * Returns false after the last one, or where the text is broken. */
 static bool read_next_child(struct child_reader *children, struct json_span *key, struct json_span *value)
 {
-    const char *at = json_scan_white(children->at, children->end);
+    const char *position = json_scan_white(children->position, children->text_end);
 
-    if (at < children->end && *at == ',')
-        at = json_scan_white(at + 1, children->end);
-    if (at == children->end || *at == ']' || *at == '}')
+    if (position < children->text_end && *position == ',')
+        position = json_scan_white(position + 1, children->text_end);
+    if (position == children->text_end || *position == ']' || *position == '}')
         return false;
     if (children->is_object) {
-        if (*at != '"')
+        if (*position != '"')
             return false;
-        key->at = at;
-        at = find_string_end(at, children->end);
-        key->bytes = (size_t)(at - key->at);
-        at = json_scan_white(at, children->end);
-        if (at == children->end || *at != ':')
+        key->at = position;
+        position = find_string_end(position, children->text_end);
+        key->bytes = (size_t)(position - key->at);
+        position = json_scan_white(position, children->text_end);
+        if (position == children->text_end || *position != ':')
             return false;
-        at = json_scan_white(at + 1, children->end);
+        position = json_scan_white(position + 1, children->text_end);
     }
-    value->at = at;
-    at = find_value_end(at, children->end);
-    value->bytes = (size_t)(at - value->at);
-    children->at = at;
+    value->at = position;
+    position = find_value_end(position, children->text_end);
+    value->bytes = (size_t)(position - value->at);
+    children->position = position;
     return value->bytes > 0;
 }
 
@@ -171,15 +173,16 @@ int json_each_member(struct json_span object,
 
 /* Returns whether decoded text equals one step of a JSON pointer (the part between two slashes), in which
  * ~1 stands for / and ~0 for ~. json_find compares each key of an object with it. */
-static bool text_equals_pointer_step(const char *step, const char *step_end, const char *text, size_t bytes)
+static bool text_equals_pointer_step(const char *step, const char *step_end, const char *text,
+                                     size_t text_bytes)
 {
-    for (size_t i = 0; i < bytes; i++) {
+    for (size_t i = 0; i < text_bytes; i++) {
         if (step == step_end)
             return false;
         char step_char = *step++;
         if (step_char == '~' && step < step_end && (*step == '0' || *step == '1'))
             step_char = *step++ == '1' ? '/' : '~';
-        // All `bytes` of text are there. NOLINTNEXTLINE(clang-analyzer-core.UndefinedBinaryOperatorResult)
+        // All of text is there. NOLINTNEXTLINE(clang-analyzer-core.UndefinedBinaryOperatorResult)
         if (step_char != text[i])
             return false;
     }
@@ -187,7 +190,7 @@ static bool text_equals_pointer_step(const char *step, const char *step_end, con
 }
 
 /* Returns whether a key of a JSON object equals one step of a JSON pointer. Only a key with escapes is
- * decoded, since json_find compares many keys for every event. If memory is short, such a key does not
+ * decoded, since json_find compares many keys for every event. If out of memory, such a key does not
  * match. */
 static bool key_equals_step(struct json_span key, const char *step, const char *step_end)
 {
@@ -258,24 +261,24 @@ bool json_find(struct json_span text, const char *pointer, struct json_span *out
  * answers, `eventpipe` for the daemon's. */
 char json_kind(struct json_span value)
 {
-    const char *end = value.at + value.bytes;
-    const char *at = json_scan_white(value.at, end);
+    const char *text_end = value.at + value.bytes;
+    const char *position = json_scan_white(value.at, text_end);
 
-    if (at == end)
+    if (position == text_end)
         return '\0';
-    return *at == '-' || json_scan_is_digit(*at) ? '0' : *at;
+    return *position == '-' || json_scan_is_digit(*position) ? '0' : *position;
 }
 
 /* Returns the number that the four hex digits of a JSON \u escape stand for, or -1 if they are not four
  * hex digits. */
-static long read_four_hex_digits(const char *at, const char *end)
+static long read_four_hex_digits(const char *position, const char *text_end)
 {
     long number = 0;
 
-    if (end - at < 4)
+    if (text_end - position < 4)
         return -1;
     for (int i = 0; i < 4; i++) {
-        int digit = json_scan_hex_digit(at[i]);
+        int digit = json_scan_hex_digit(position[i]);
         if (digit < 0)
             return -1;
         number = number * 16 + digit;
@@ -283,23 +286,24 @@ static long read_four_hex_digits(const char *at, const char *end)
     return number;
 }
 
-/* Reads the four digits after \u in a JSON string, together with the second half of a surrogate pair, and
- * moves *at past them. Returns the code point, U+FFFD for half a pair, or nul_replacement for a NUL. */
-static uint32_t read_unicode_escape(const char **at, const char *end, uint32_t nul_replacement)
+/* Reads the four digits after \u in a JSON string, together with the second half of a surrogate pair,
+ * and moves *position past them. Returns the code point, U+FFFD for half a pair, or nul_replacement for
+ * a NUL. */
+static uint32_t read_unicode_escape(const char **position, const char *text_end, uint32_t nul_replacement)
 {
-    long high = read_four_hex_digits(*at, end);
+    long high = read_four_hex_digits(*position, text_end);
 
     if (high < 0) {
-        *at = end;
+        *position = text_end;
         return 0xFFFD;
     }
-    *at += 4;
+    *position += 4;
     if (high < 0xD800 || high > 0xDFFF)
         return high == 0 ? nul_replacement : (uint32_t)high;
-    if (high < 0xDC00 && end - *at >= 6 && (*at)[0] == '\\' && (*at)[1] == 'u') {
-        long low = read_four_hex_digits(*at + 2, end);
+    if (high < 0xDC00 && text_end - *position >= 6 && (*position)[0] == '\\' && (*position)[1] == 'u') {
+        long low = read_four_hex_digits(*position + 2, text_end);
         if (low >= 0xDC00 && low <= 0xDFFF) {
-            *at += 6;
+            *position += 6;
             return 0x10000 + ((uint32_t)(high - 0xD800) << 10) + (uint32_t)(low - 0xDC00);
         }
     }
@@ -308,34 +312,34 @@ static uint32_t read_unicode_escape(const char **at, const char *end, uint32_t n
 
 /* Decodes the escapes of a JSON string into `out` and returns the number of bytes written. `out` may be as
  * small as the source: the shortest escape has two bytes and gives one, \uXXXX gives at most three. */
-static size_t decode_string(const char *at, const char *end, char *out, uint32_t nul_replacement)
+static size_t decode_string(const char *position, const char *text_end, char *out, uint32_t nul_replacement)
 {
     static const char escape_letters[] = "\"\\/bfnrt", escaped_chars[] = "\"\\/\b\f\n\r\t";
     char *start = out;
 
-    while (at < end && *at != '"') {
-        if (*at != '\\') {
-            *out++ = *at++;
+    while (position < text_end && *position != '"') {
+        if (*position != '\\') {
+            *out++ = *position++;
             continue;
         }
-        if (++at == end)
+        if (++position == text_end)
             break;
-        char c = *at++;
-        if (c == 'u') {
-            out += base_utf8_put(read_unicode_escape(&at, end, nul_replacement), out);
+        char letter = *position++;
+        if (letter == 'u') {
+            out += base_utf8_put(read_unicode_escape(&position, text_end, nul_replacement), out);
             continue;
         }
-        const char *found = c == '\0' ? NULL : strchr(escape_letters, c);
-        if (found != NULL)
-            *out++ = escaped_chars[found - escape_letters];
+        const char *found_letter = letter == '\0' ? NULL : strchr(escape_letters, letter);
+        if (found_letter != NULL)
+            *out++ = escaped_chars[found_letter - escape_letters];
     }
     return (size_t)(out - start);
 }
 
-/* Returns the decoded text of a JSON string or the digits of a number; NULL for other kinds or when memory
- * is short. The caller frees it. json_text passes U+FFFD as nul_replacement, because a C string ends at a
+/* Returns the decoded text of a JSON string or the digits of a number; NULL for other kinds or if out of
+ * memory. The caller frees it. json_text passes U+FFFD as nul_replacement, because a C string ends at a
  * NUL; json_text_exact passes 0 and so keeps it. */
-static char *decode_string_or_number(struct json_span value, uint32_t nul_replacement, size_t *bytes)
+static char *decode_string_or_number(struct json_span value, uint32_t nul_replacement, size_t *text_bytes)
 {
     struct json_span inner = trim_to_value(value);
     char kind = json_kind(inner);
@@ -345,24 +349,24 @@ static char *decode_string_or_number(struct json_span value, uint32_t nul_replac
     char *text = malloc(inner.bytes + 1);
     if (text == NULL)
         return NULL;
-    *bytes = inner.bytes;
+    *text_bytes = inner.bytes;
     if (kind == '"')
-        *bytes = decode_string(inner.at + 1, inner.at + inner.bytes, text, nul_replacement);
+        *text_bytes = decode_string(inner.at + 1, inner.at + inner.bytes, text, nul_replacement);
     else
         memcpy(text, inner.at, inner.bytes);
-    text[*bytes] = '\0';
+    text[*text_bytes] = '\0';
     return text;
 }
 
 char *json_text(struct json_span value)
 {
-    size_t bytes;
-    return decode_string_or_number(value, 0xFFFD, &bytes);
+    size_t text_bytes;
+    return decode_string_or_number(value, 0xFFFD, &text_bytes);
 }
 
-char *json_text_exact(struct json_span value, size_t *bytes)
+char *json_text_exact(struct json_span value, size_t *text_bytes)
 {
-    return decode_string_or_number(value, 0, bytes);
+    return decode_string_or_number(value, 0, text_bytes);
 }
 
 /* Reads a JSON number into exactly 64 bits. Returns false if it is not whole or does not fit. The producer
@@ -371,22 +375,24 @@ char *json_text_exact(struct json_span value, size_t *bytes)
 bool json_int64(struct json_span value, int64_t *out)
 {
     struct json_span inner = trim_to_value(value);
-    const char *at = inner.at, *end = inner.at + inner.bytes;
-    bool is_negative = at < end && *at == '-';
+    const char *position = inner.at, *text_end = inner.at + inner.bytes;
+    bool is_negative = position < text_end && *position == '-';
     int64_t number = 0;
 
     if (is_negative)
-        at++;
-    if (at == end || !json_scan_is_digit(*at))
+        position++;
+    if (position == text_end || !json_scan_is_digit(*position))
         return false;
     /* collected as a negative number, since INT64_MIN has no positive counterpart */
-    for (; at < end && json_scan_is_digit(*at); at++)
-        if (__builtin_mul_overflow(number, 10, &number) || __builtin_sub_overflow(number, *at - '0', &number))
+    for (; position < text_end && json_scan_is_digit(*position); position++)
+        if (__builtin_mul_overflow(number, 10, &number) ||
+            __builtin_sub_overflow(number, *position - '0', &number))
             return false;
-    if (at < end && *at == '.') /* 12.0 is whole; 1e3 is refused: it is written for measurements */
-        for (at++; at < end && *at == '0'; at++)
+    if (position < text_end &&
+        *position == '.') /* 12.0 is whole; 1e3 is refused: it is written for measurements */
+        for (position++; position < text_end && *position == '0'; position++)
             ;
-    if (at != end || (!is_negative && number == INT64_MIN))
+    if (position != text_end || (!is_negative && number == INT64_MIN))
         return false;
     *out = is_negative ? number : -number;
     return true;

@@ -3,7 +3,7 @@
  * Reads MessagePack in place. Pure: any process, any thread, no state; only json_msgpack_text allocates.
  *
  * Invariants
- *  1. Nothing outside the span is read, whatever it contains. So a span that json_msgpack_first never
+ *  1. Nothing outside the span is read, whatever it contains. So a span that json_msgpack_find_first never
  *     checked does no harm.
  *  2. Nothing recurses. To find the end of a value it is enough to count the values that must still
  *     follow. Each takes at least one byte, so a count above the number of remaining bytes is refused at
@@ -11,8 +11,8 @@
  *  3. If a map has two members with the same key, the first counts, as in json.c.
  *
  * 0xC1, which MessagePack leaves unused, is read as a value of one byte. An event that contains it is
- * unreadable (json_msgpack_json reports it), but the end of the event, and so the next one, is still
- * found.
+ * unreadable (json_msgpack_convert_to_json reports it), but the end of the event, and so the next one, is
+ * still found.
  */
 #include "src/json/msgpack.h"
 
@@ -23,14 +23,14 @@
 #include "src/base/utf8.h"
 #include "src/json/msgpack_head.h"
 
-/* Returns the unsigned number in `size` bytes (0 to 8), highest byte first, as MessagePack stores lengths
- * and numbers. The caller makes sure that the bytes are there. */
-uint64_t json_msgpack_read_big_endian(const char *at, size_t size)
+/* Returns the unsigned number in `number_bytes` bytes (0 to 8), highest byte first, as MessagePack stores
+ * lengths and numbers. The caller makes sure that the bytes are there. */
+uint64_t json_msgpack_read_big_endian(const char *first_byte, size_t number_bytes)
 {
     uint64_t number = 0;
 
-    for (size_t i = 0; i < size; i++)
-        number = number << 8 | (unsigned char)at[i];
+    for (size_t i = 0; i < number_bytes; i++)
+        number = number << 8 | (unsigned char)first_byte[i];
     return number;
 }
 
@@ -118,26 +118,26 @@ bool json_msgpack_head_read(struct msgpack input, struct msgpack_head *head)
     return true;
 }
 
-/* Returns the 64 bits of a MessagePack integer; if *negative becomes true, they are two's complement. The
- * conversion to JSON writes numbers and the keys of maps with it. */
-uint64_t json_msgpack_head_read_integer(const struct msgpack_head *head, bool *negative)
+/* Returns the 64 bits of a MessagePack integer; if *is_negative becomes true, they are two's complement.
+ * The conversion to JSON writes numbers and the keys of maps with it. */
+uint64_t json_msgpack_head_read_integer(const struct msgpack_head *head, bool *is_negative)
 {
-    size_t bits = 8 * head->content_bytes;
+    size_t bit_count = 8 * head->content_bytes;
     uint64_t number = json_msgpack_read_big_endian(head->content, head->content_bytes);
 
-    if (bits == 0)
+    if (bit_count == 0)
         number = (uint64_t)(int64_t)(signed char)head->format;
-    else if (head->format >= 0xD0 && bits < 64 && number >> (bits - 1) != 0)
-        number |= UINT64_MAX << bits;
+    else if (head->format >= 0xD0 && bit_count < 64 && number >> (bit_count - 1) != 0)
+        number |= UINT64_MAX << bit_count;
     /* 0xCC to 0xCF are unsigned: their highest bit is no sign */
-    *negative = (bits == 0 || head->format >= 0xD0) && number >> 63 != 0;
+    *is_negative = (bit_count == 0 || head->format >= 0xD0) && number >> 63 != 0;
     return number;
 }
 
 /* Finds where the first MessagePack value of the input ends, and checks all lengths in it against the
  * bytes that are there. Returns 0, or EP_EPROTO with a message. The producer calls it first for each
  * untrusted frame from Idefix, `eventpipe import` for each row of a database. */
-int json_msgpack_first(struct msgpack input, struct msgpack *value, struct error *error)
+int json_msgpack_find_first(struct msgpack input, struct msgpack *value, struct error *error)
 {
     size_t offset = 0;
     uint64_t pending = 1; /* values that must still follow; never more than bytes remain */
@@ -188,8 +188,8 @@ bool json_msgpack_content(struct msgpack value, struct json_span *content)
 }
 
 /* Copies a MessagePack text to a C string, with U+FFFD for each NUL and each byte that is not UTF-8.
- * Returns NULL for other kinds or when memory is short; the caller frees the copy. The producer reads the
- * texts in Idefix frames and events with it. */
+ * Returns NULL for other kinds or if out of memory; the caller frees the copy. The producer reads the texts
+ * in Idefix frames and events with it. */
 char *json_msgpack_text(struct msgpack value)
 {
     struct msgpack_head head;
@@ -197,11 +197,11 @@ char *json_msgpack_text(struct msgpack value)
     if (!json_msgpack_head_read(value, &head) || head.kind != MSGPACK_TEXT)
         return NULL;
     char *text = malloc(head.content_bytes * strlen(UTF8_REPLACEMENT) + 1), *out = text;
-    const char *at = head.content, *end = at + head.content_bytes;
-    while (text != NULL && at < end) {
-        size_t length = *at == '\0' ? 0 : base_utf8_length(at, end);
-        out = length > 0 ? mempcpy(out, at, length) : stpcpy(out, UTF8_REPLACEMENT);
-        at += length > 0 ? length : 1;
+    const char *position = head.content, *text_end = position + head.content_bytes;
+    while (text != NULL && position < text_end) {
+        size_t length = *position == '\0' ? 0 : base_utf8_length(position, text_end);
+        out = length > 0 ? mempcpy(out, position, length) : stpcpy(out, UTF8_REPLACEMENT);
+        position += length > 0 ? length : 1;
     }
     if (text != NULL)
         *out = '\0';
@@ -212,7 +212,7 @@ char *json_msgpack_text(struct msgpack value)
  * *rest does not begin with a complete value. The loops over arrays and maps use it. */
 static bool split_off_first_value(struct msgpack *rest, struct msgpack *value)
 {
-    if (json_msgpack_first(*rest, value, NULL) != 0)
+    if (json_msgpack_find_first(*rest, value, NULL) != 0)
         return false;
     rest->at += value->bytes;
     rest->bytes -= value->bytes;
@@ -220,8 +220,8 @@ static bool split_off_first_value(struct msgpack *rest, struct msgpack *value)
 }
 
 /* Prepares to read the children of a MessagePack array or map: *rest becomes the bytes of the children,
- * *child_count their number (two for each member of a map). Returns false if the value is of another kind.
- * */
+ * *child_count their number (two for each member of a map). Returns false if the value is of another
+ * kind. */
 static bool open_container(struct msgpack value, enum msgpack_kind kind, struct msgpack *rest,
                            uint64_t *child_count)
 {

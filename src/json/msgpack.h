@@ -36,15 +36,15 @@ enum msgpack_kind {
  * at any depth, are checked against the bytes that are there. 0, or EP_EPROTO with a message that names
  * the byte.
  */
-int json_msgpack_first(struct msgpack text, struct msgpack *value, struct error *error);
+int json_msgpack_find_first(struct msgpack input, struct msgpack *value, struct error *error);
 
-/* The following functions take a value that json_msgpack_first, or one of them, found. */
+/* The following functions take a value that json_msgpack_find_first, or one of them, found. */
 enum msgpack_kind json_msgpack_kind(struct msgpack value);
 bool json_msgpack_bool(struct msgpack value); /* of a MSGPACK_BOOL */
 /* The content of MSGPACK_TEXT and MSGPACK_BYTES; false for other kinds. Text need not be UTF-8. */
 bool json_msgpack_content(struct msgpack value, struct json_span *content);
 /* Returns text as an allocated C string; a NUL and each byte that is not UTF-8 become U+FFFD. NULL for
- * other kinds and when memory is short. */
+ * other kinds and if out of memory. */
 char *json_msgpack_text(struct msgpack value);
 /* As json_each_element and json_each_member. */
 int json_msgpack_each_element(struct msgpack array, int (*on_element)(struct msgpack element, void *user),
@@ -70,6 +70,6 @@ bool json_msgpack_find(struct msgpack map, const char *key, struct msgpack *valu
  * JSON_DEPTH_MAX, another extension, a key of another kind, a timestamp out of range. What was appended
  * before a failure stays.
  */
-int json_msgpack_json(struct msgpack value, struct text *out, struct error *error);
+int json_msgpack_convert_to_json(struct msgpack value, struct text *out, struct error *error);
 
 #endif

@@ -21,9 +21,9 @@ struct msgpack_head {
 
 /* False if the input ends within the head or its content. */
 bool json_msgpack_head_read(struct msgpack input, struct msgpack_head *head);
-/* Returns an integer's 64 bits; *negative: read them as two's complement. */
-uint64_t json_msgpack_head_read_integer(const struct msgpack_head *head, bool *negative);
+/* Returns an integer's 64 bits; *is_negative: read them as two's complement. */
+uint64_t json_msgpack_head_read_integer(const struct msgpack_head *head, bool *is_negative);
 /* Reads size bytes (1 to 8), the highest first. */
-uint64_t json_msgpack_read_big_endian(const char *at, size_t size);
+uint64_t json_msgpack_read_big_endian(const char *first_byte, size_t number_bytes);
 
 #endif

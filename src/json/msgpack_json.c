@@ -35,23 +35,24 @@ struct converter {
 
 static int write_value(struct converter *converter, int depth);
 
-/* Returns how many bytes of the MessagePack input are already converted to JSON. Messages name it as the
- * place of the error. */
+/* Returns how many bytes of the MessagePack input are already converted to JSON. Error messages give it as
+ * the place of the error. */
 static size_t get_byte_offset(const struct converter *converter)
 {
     return (size_t)(converter->rest.at - converter->start);
 }
 
-/* Moves past a value in the MessagePack input after it was converted. For an array or map, that is its
- * head only, and its children are converted next. */
+/* Moves past a MessagePack value after it was converted to JSON. For an array or map it moves past the head
+ * only, and the children are converted next. */
 static void skip_value(struct converter *converter, const struct msgpack_head *head)
 {
     converter->rest.at += head->bytes;
     converter->rest.bytes -= head->bytes;
 }
 
-/* Decodes the head of the next MessagePack value without moving past it. Returns 0, or EP_EPROTO with a
- * message if the input ends within the value. Each step of the conversion to JSON begins with it. */
+/* Decodes the head (kind, length) of the next MessagePack value without moving past it. Returns 0, or
+ * EP_EPROTO with a message if the input ends within the value. Each step of the conversion to JSON begins
+ * with it. */
 static int peek_head(const struct converter *converter, struct msgpack_head *head)
 {
     if (json_msgpack_head_read(converter->rest, head))
@@ -64,17 +65,17 @@ static int peek_head(const struct converter *converter, struct msgpack_head *hea
  * exact. */
 static void write_integer(struct converter *converter, const struct msgpack_head *head)
 {
-    bool negative;
-    uint64_t number = json_msgpack_head_read_integer(head, &negative);
+    bool is_negative;
+    uint64_t number = json_msgpack_head_read_integer(head, &is_negative);
 
-    if (negative)
+    if (is_negative)
         json_write_int(converter->out, (int64_t)number);
     else
         json_write_uint(converter->out, number);
 }
 
-/* Appends the digits that printf made of a float to JSON text: with '.' instead of the locale's decimal
- * point, and with ".0" after a whole number, so that it reads back as a float. */
+/* Appends the digits that snprintf made of a MessagePack float to the JSON text: with '.' instead of the
+ * locale's decimal point, and with ".0" after a whole number, so that it reads back as a float. */
 static void write_float_digits(struct text *out, const char *digits)
 {
     size_t plain_bytes = strspn(digits, "-0123456789");
@@ -153,16 +154,16 @@ static int write_timestamp(struct converter *converter, const struct msgpack_hea
         return base_error_set(converter->error, EP_EPROTO, "the timestamp at byte %zu is out of range",
                               get_byte_offset(converter));
     char text[128];
-    int length = snprintf(text, sizeof text, "\"%04d-%02d-%02dT%02d:%02d:%02d", calendar_time.tm_year + 1900,
-                          calendar_time.tm_mon + 1, calendar_time.tm_mday, calendar_time.tm_hour,
-                          calendar_time.tm_min, calendar_time.tm_sec);
+    int text_bytes = snprintf(text, sizeof text, "\"%04d-%02d-%02dT%02d:%02d:%02d",
+                              calendar_time.tm_year + 1900, calendar_time.tm_mon + 1, calendar_time.tm_mday,
+                              calendar_time.tm_hour, calendar_time.tm_min, calendar_time.tm_sec);
     if (nanoseconds > 0) {
-        length +=
-            snprintf(text + length, sizeof text - (size_t)length, ".%09llu", (unsigned long long)nanoseconds);
-        while (text[length - 1] == '0')
-            length--;
+        text_bytes += snprintf(text + text_bytes, sizeof text - (size_t)text_bytes, ".%09llu",
+                               (unsigned long long)nanoseconds);
+        while (text[text_bytes - 1] == '0')
+            text_bytes--;
     }
-    base_text_append_bytes(converter->out, text, (size_t)length);
+    base_text_append_bytes(converter->out, text, (size_t)text_bytes);
     base_text_append(converter->out, "Z\"");
     return 0;
 }
@@ -184,9 +185,9 @@ static int write_extension(struct converter *converter, const struct msgpack_hea
 
 /* Appends a JSON key with a suffix inside the quotes ("" for none). The suffix, ":b64" for example, tells
  * the type that JSON lacks, so that the value can be converted back. */
-static void write_key_text(struct text *out, const char *text, size_t bytes, const char *suffix)
+static void write_key_text(struct text *out, const char *text, size_t text_bytes, const char *suffix)
 {
-    json_write_string(out, text, bytes);
+    json_write_string(out, text, text_bytes);
     if (suffix[0] == '\0' || out->failed)
         return;
     out->text[--out->bytes] = '\0'; /* the closing quote */
@@ -199,16 +200,16 @@ static void write_key_text(struct text *out, const char *text, size_t bytes, con
 static void write_key(struct converter *converter, const struct msgpack_head *key, const char *suffix)
 {
     char digits[24];
-    bool negative;
+    bool is_negative;
 
     if (key->kind == MSGPACK_TEXT) {
         write_key_text(converter->out, key->content, key->content_bytes, suffix);
         return;
     }
-    uint64_t number = json_msgpack_head_read_integer(key, &negative);
-    int length = negative ? snprintf(digits, sizeof digits, "%lld", (long long)number)
-                          : snprintf(digits, sizeof digits, "%llu", (unsigned long long)number);
-    write_key_text(converter->out, digits, (size_t)length, suffix);
+    uint64_t number = json_msgpack_head_read_integer(key, &is_negative);
+    int digit_count = is_negative ? snprintf(digits, sizeof digits, "%lld", (long long)number)
+                                  : snprintf(digits, sizeof digits, "%llu", (unsigned long long)number);
+    write_key_text(converter->out, digits, (size_t)digit_count, suffix);
 }
 
 /* Appends one member of a MessagePack map to the JSON text. It looks at the value before it writes the
@@ -247,14 +248,14 @@ static int write_member(struct converter *converter, int depth)
 static int write_container(struct converter *converter, const struct msgpack_head *head, int depth)
 {
     bool is_map = head->kind == MSGPACK_MAP;
-    uint64_t count = is_map ? head->child_count / 2 : head->child_count;
+    uint64_t member_count = is_map ? head->child_count / 2 : head->child_count;
 
     if (depth == JSON_DEPTH_MAX)
         return base_error_set(converter->error, EP_EPROTO, "nested deeper than %d at byte %zu",
                               JSON_DEPTH_MAX, get_byte_offset(converter));
     skip_value(converter, head);
     base_text_append(converter->out, is_map ? "{" : "[");
-    for (uint64_t i = 0; i < count; i++) {
+    for (uint64_t i = 0; i < member_count; i++) {
         if (i > 0)
             base_text_append(converter->out, ",");
         int code = is_map ? write_member(converter, depth + 1) : write_value(converter, depth + 1);
@@ -308,7 +309,7 @@ static int write_value(struct converter *converter, int depth)
 /* Converts one MessagePack value to JSON text and appends it to `out`. Returns 0, EP_ENOMEM, or EP_EPROTO
  * with a message if JSON cannot hold the value. The producer converts each MessagePack event from Idefix
  * with it, `eventpipe import` each row. */
-int json_msgpack_json(struct msgpack value, struct text *out, struct error *error)
+int json_msgpack_convert_to_json(struct msgpack value, struct text *out, struct error *error)
 {
     struct converter converter = {.rest = value, .start = value.at, .out = out, .error = error};
     int code = write_value(&converter, 0);

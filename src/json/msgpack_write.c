@@ -6,7 +6,7 @@
  * Invariants:
  * 1. Each value takes the shortest form that holds it, except floats, which always take 64 bits.
  * 2. Integers are read from the JSON text itself, not from a tree of doubles, so that all 64 bits survive.
- * 3. What json_msgpack_json wrote as JSON converts back to the same values.
+ * 3. What json_msgpack_convert_to_json wrote as JSON converts back to the same values.
  * 4. The recursion is as deep as the text, which is at most JSON_DEPTH_MAX in valid text.
  *
  * The head of a map or an array holds the number of its members, so each container is walked twice: once to
@@ -32,31 +32,31 @@ static int convert_value(struct converter *converter, struct json_span value);
 
 /* ---- single values ---- */
 
-/* Appends a MessagePack format byte and then the number in `size` bytes (0, 1, 2, 4 or 8), highest byte
- * first. Every value begins with such a head. */
-static void write_head(struct text *out, unsigned format, uint64_t number, size_t size)
+/* Appends a MessagePack format byte and then the number in `number_bytes` bytes (0, 1, 2, 4 or 8), highest
+ * byte first. Each function that writes a MessagePack value begins with it. */
+static void write_head(struct text *out, unsigned format, uint64_t number, size_t number_bytes)
 {
     char head[9] = {(char)format};
 
-    for (size_t i = 0; i < size; i++)
-        head[1 + i] = (char)(number >> 8 * (size - 1 - i));
-    base_text_append_bytes(out, head, 1 + size);
+    for (size_t i = 0; i < number_bytes; i++)
+        head[1 + i] = (char)(number >> 8 * (number_bytes - 1 - i));
+    base_text_append_bytes(out, head, 1 + number_bytes);
 }
 
 /* Appends a MessagePack length in as few bytes as it needs; each size has its own format byte, format8 is
  * 0 if there is none of 8 bits. A length above 32 bits sets `failed` of the output, since MessagePack
  * cannot hold it. */
 static void write_length(struct text *out, unsigned format8, unsigned format16, unsigned format32,
-                         size_t length)
+                         size_t content_length)
 {
-    if (length > UINT32_MAX)
+    if (content_length > UINT32_MAX)
         out->failed = true; /* MessagePack cannot say it; no text in this program is as long */
-    else if (length > UINT16_MAX)
-        write_head(out, format32, length, 4);
-    else if (length > UINT8_MAX || format8 == 0)
-        write_head(out, format16, length, 2);
+    else if (content_length > UINT16_MAX)
+        write_head(out, format32, content_length, 4);
+    else if (content_length > UINT8_MAX || format8 == 0)
+        write_head(out, format16, content_length, 2);
     else
-        write_head(out, format8, length, 1);
+        write_head(out, format8, content_length, 1);
 }
 
 void json_msgpack_write_nil(struct text *out)
@@ -113,41 +113,41 @@ void json_msgpack_write_double(struct text *out, double value)
     write_head(out, 0xCB, bits, 8);
 }
 
-/* Appends a MessagePack text of `bytes` bytes. The Idefix client (in the producer, or in a program that
- * uses the library) writes the members of its frames with it. */
-void json_msgpack_write_text(struct text *out, const char *text, size_t bytes)
+/* Appends a MessagePack text of `text_bytes` bytes. The Idefix client (in the producer, or in a program
+ * that uses the library) writes the members of its frames with it. */
+void json_msgpack_write_text(struct text *out, const char *text, size_t text_bytes)
 {
-    if (bytes < 32)
-        write_head(out, 0xA0 | (unsigned)bytes, 0, 0);
+    if (text_bytes < 32)
+        write_head(out, 0xA0 | (unsigned)text_bytes, 0, 0);
     else
-        write_length(out, 0xD9, 0xDA, 0xDB, bytes);
-    base_text_append_bytes(out, text, bytes);
+        write_length(out, 0xD9, 0xDA, 0xDB, text_bytes);
+    base_text_append_bytes(out, text, text_bytes);
 }
 
-void json_msgpack_write_bytes(struct text *out, const void *data, size_t bytes)
+void json_msgpack_write_bytes(struct text *out, const void *data, size_t data_bytes)
 {
-    write_length(out, 0xC4, 0xC5, 0xC6, bytes);
-    base_text_append_bytes(out, data, bytes);
+    write_length(out, 0xC4, 0xC5, 0xC6, data_bytes);
+    base_text_append_bytes(out, data, data_bytes);
 }
 
-/* Appends the head of a MessagePack array; the caller must append `count` values next. The conversion of
- * JSON text calls it, and the Idefix simulator for broken frames. */
-void json_msgpack_write_array(struct text *out, size_t count)
+/* Appends the head of a MessagePack array; the caller must append `element_count` values next. The
+ * conversion of JSON text calls it, and the Idefix simulator for broken frames. */
+void json_msgpack_write_array(struct text *out, size_t element_count)
 {
-    if (count < 16)
-        write_head(out, 0x90 | (unsigned)count, 0, 0);
+    if (element_count < 16)
+        write_head(out, 0x90 | (unsigned)element_count, 0, 0);
     else
-        write_length(out, 0, 0xDC, 0xDD, count);
+        write_length(out, 0, 0xDC, 0xDD, element_count);
 }
 
-/* Appends the head of a MessagePack map; the caller must append `count` keys and values next. The Idefix
- * client (in the producer, or in a program that uses the library) begins each frame with it. */
-void json_msgpack_write_map(struct text *out, size_t count)
+/* Appends the head of a MessagePack map; the caller must append `member_count` keys and values next. The
+ * Idefix client (in the producer, or in a program that uses the library) begins each frame with it. */
+void json_msgpack_write_map(struct text *out, size_t member_count)
 {
-    if (count < 16)
-        write_head(out, 0x80 | (unsigned)count, 0, 0);
+    if (member_count < 16)
+        write_head(out, 0x80 | (unsigned)member_count, 0, 0);
     else
-        write_length(out, 0, 0xDE, 0xDF, count);
+        write_length(out, 0, 0xDE, 0xDF, member_count);
 }
 
 /* ---- base64 ---- */
@@ -164,12 +164,12 @@ static int base64_digit_value(char digit)
     return digit == '+' ? 62 : digit == '/' ? 63 : -1;
 }
 
-/* Decodes base64 in place and sets *bytes to the new length. Returns false unless the text is exactly what
- * an encoder writes (padded, unused bits zero): then it is ordinary text under a JSON key that happens to
- * end in ":b64", and must not change. */
-static bool decode_base64(char *text, size_t *bytes)
+/* Decodes base64 in place and sets *text_bytes to the new length. Returns false unless the text is exactly
+ * what an encoder writes (padded, unused bits zero): then it is ordinary text under a JSON key that happens
+ * to end in ":b64", and must not change. */
+static bool decode_base64(char *text, size_t *text_bytes)
 {
-    size_t digit_count = *bytes, padding = 0, decoded_bytes = 0;
+    size_t digit_count = *text_bytes, padding = 0, decoded_bytes = 0;
     uint32_t bits = 0;
 
     if (digit_count % 4 != 0)
@@ -179,26 +179,26 @@ static bool decode_base64(char *text, size_t *bytes)
         padding++;
     }
     for (size_t i = 0; i < digit_count; i++) {
-        int value = base64_digit_value(text[i]);
-        if (value < 0)
+        int digit_value = base64_digit_value(text[i]);
+        if (digit_value < 0)
             return false;
-        bits = (bits << 6 | (uint32_t)value) & 0xFFFFFF;
+        bits = (bits << 6 | (uint32_t)digit_value) & 0xFFFFFF;
         if (i % 4 > 0)
             text[decoded_bytes++] = (char)(bits >> (6 - 2 * (i % 4)));
     }
-    *bytes = decoded_bytes;
+    *text_bytes = decoded_bytes;
     return padding == 0 || (bits & (padding == 1 ? 0x3U : 0xFU)) == 0;
 }
 
 /* ---- numbers and strings ---- */
 
 /* Appends a JSON number as a MessagePack integer or float. A number with a point or an exponent becomes a
- * float even if it is whole, since json_msgpack_json writes floats that way; so does a whole number of
- * more than 64 bits. Returns 0 or EP_ENOMEM. */
+ * float even if it is whole, since json_msgpack_convert_to_json writes floats that way; so does a whole
+ * number of more than 64 bits. Returns 0 or EP_ENOMEM. */
 static int convert_number(struct converter *converter, struct json_span value)
 {
-    size_t bytes;
-    char *text = json_text_exact(value, &bytes);
+    size_t text_bytes;
+    char *text = json_text_exact(value, &text_bytes);
 
     if (text == NULL)
         return EP_ENOMEM;
@@ -223,12 +223,12 @@ static int convert_number(struct converter *converter, struct json_span value)
 /* Decodes a JSON string and appends it as MessagePack text. Returns 0 or EP_ENOMEM. */
 static int convert_string(struct converter *converter, struct json_span value)
 {
-    size_t bytes;
-    char *text = json_text_exact(value, &bytes);
+    size_t text_bytes;
+    char *text = json_text_exact(value, &text_bytes);
 
     if (text == NULL)
         return EP_ENOMEM;
-    json_msgpack_write_text(converter->out, text, bytes);
+    json_msgpack_write_text(converter->out, text, text_bytes);
     free(text);
     return 0;
 }
@@ -274,22 +274,22 @@ static bool cut_key_suffix(const char *key, size_t *key_bytes, const char *suffi
 static int write_if_base64_member(struct converter *converter, const char *key, size_t key_bytes,
                                   struct json_span value, bool *is_written)
 {
-    size_t bytes;
+    size_t content_bytes;
 
     *is_written = false;
     if (json_kind(value) != '"' || !cut_key_suffix(key, &key_bytes, ":b64"))
         return 0;
     bool is_text = cut_key_suffix(key, &key_bytes, ":string");
-    char *content = json_text_exact(value, &bytes);
+    char *content = json_text_exact(value, &content_bytes);
     if (content == NULL)
         return EP_ENOMEM;
-    *is_written = decode_base64(content, &bytes);
+    *is_written = decode_base64(content, &content_bytes);
     if (*is_written) {
         json_msgpack_write_text(converter->out, key, key_bytes);
         if (is_text)
-            json_msgpack_write_text(converter->out, content, bytes);
+            json_msgpack_write_text(converter->out, content, content_bytes);
         else
-            json_msgpack_write_bytes(converter->out, content, bytes);
+            json_msgpack_write_bytes(converter->out, content, content_bytes);
     }
     free(content);
     return 0;
@@ -300,15 +300,15 @@ static int write_if_base64_member(struct converter *converter, const char *key, 
 static int on_member_convert(struct json_span key, struct json_span value, void *user)
 {
     struct converter *converter = user;
-    size_t bytes;
-    char *name = json_text_exact(key, &bytes);
+    size_t name_bytes;
+    char *name = json_text_exact(key, &name_bytes);
     bool is_written;
 
     if (name == NULL)
         return EP_ENOMEM;
-    int code = write_if_base64_member(converter, name, bytes, value, &is_written);
+    int code = write_if_base64_member(converter, name, name_bytes, value, &is_written);
     if (code == 0 && !is_written) {
-        json_msgpack_write_text(converter->out, name, bytes);
+        json_msgpack_write_text(converter->out, name, name_bytes);
         code = convert_value(converter, value);
     }
     free(name);
@@ -319,16 +319,16 @@ static int on_member_convert(struct json_span key, struct json_span value, void 
  * has limited to JSON_DEPTH_MAX levels. Returns 0 or EP_ENOMEM. */
 static int convert_value(struct converter *converter, struct json_span value)
 {
-    size_t count = 0;
+    size_t child_count = 0;
 
     switch (json_kind(value)) {
     case '{':
-        json_each_member(value, on_member_count, &count);
-        json_msgpack_write_map(converter->out, count);
+        json_each_member(value, on_member_count, &child_count);
+        json_msgpack_write_map(converter->out, child_count);
         return json_each_member(value, on_member_convert, converter);
     case '[':
-        json_each_element(value, on_element_count, &count);
-        json_msgpack_write_array(converter->out, count);
+        json_each_element(value, on_element_count, &child_count);
+        json_msgpack_write_array(converter->out, child_count);
         return json_each_element(value, on_element_convert, converter);
     case '"':
         return convert_string(converter, value);
@@ -345,8 +345,8 @@ static int convert_value(struct converter *converter, struct json_span value)
 }
 
 /* Converts valid JSON text to MessagePack and appends it to `out`. Returns 0 or EP_ENOMEM. The Idefix
- * client, in the producer or in a program that uses the library, encodes the data of its requests with it.
- * */
+ * client, in the producer or in a program that uses the library, encodes the data of its requests with
+ * it. */
 int json_msgpack_write(struct text *out, struct json_span value)
 {
     struct converter converter = {out, newlocale(LC_ALL_MASK, "C", (locale_t)0)};

@@ -13,11 +13,11 @@ void json_msgpack_write_bool(struct text *out, bool value);
 void json_msgpack_write_int(struct text *out, int64_t value);
 void json_msgpack_write_uint(struct text *out, uint64_t value);
 void json_msgpack_write_double(struct text *out, double value);
-void json_msgpack_write_text(struct text *out, const char *text, size_t bytes);
-void json_msgpack_write_bytes(struct text *out, const void *data, size_t bytes);
+void json_msgpack_write_text(struct text *out, const char *text, size_t text_bytes);
+void json_msgpack_write_bytes(struct text *out, const void *data, size_t data_bytes);
 /* Write the head only. The caller writes count elements next, or count times a key and a value. */
-void json_msgpack_write_array(struct text *out, size_t count);
-void json_msgpack_write_map(struct text *out, size_t count);
+void json_msgpack_write_array(struct text *out, size_t element_count);
+void json_msgpack_write_map(struct text *out, size_t member_count);
 
 /*
  * Converts JSON text (json_valid) and appends it. Whole numbers that fit 64 bits become integers, all

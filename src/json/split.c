@@ -17,33 +17,34 @@
 #include "src/base/error.h"
 #include "src/json/scan.h"
 
-/* Returns the byte after the closing quote of the JSON string whose opening quote is at `at`, or NULL if
- * there is no closing quote. Unlike its twin in json.c it says so, because here the JSON may be broken. */
-static const char *find_string_end(const char *at, const char *end)
+/* Returns the byte after the closing quote of the JSON string whose opening quote is at `position`, or NULL
+ * if there is no closing quote: the JSON of a page from Idefix may be broken (find_string_end in json.c
+ * expects valid JSON). */
+static const char *find_complete_string_end(const char *position, const char *text_end)
 {
-    for (at++;;) {
-        at = json_scan_plain(at, end);
-        if (end - at < 1)
+    for (position++;;) {
+        position = json_scan_plain(position, text_end);
+        if (text_end - position < 1)
             return NULL;
-        if (*at == '"')
-            return at + 1;
-        if (*at == '\\')
-            at++;
-        if (at < end)
-            at++;
+        if (*position == '"')
+            return position + 1;
+        if (*position == '\\')
+            position++;
+        if (position < text_end)
+            position++;
     }
 }
 
-/* Returns the comma or closing bracket that ends the piece of JSON at `at`, or NULL if there is none. It
- * only counts brackets, so that it also finds the end of a piece that is not valid JSON. */
-static const char *find_piece_end(const char *at, const char *end)
+/* Returns the comma or closing bracket that ends the piece of JSON at `position`, or NULL if there is none.
+ * It only counts brackets, so that it also finds the end of a piece that is not valid JSON. */
+static const char *find_piece_end(const char *position, const char *text_end)
 {
     size_t depth = 0;
 
-    while (at != NULL && at < end) {
-        switch (*at) {
+    while (position != NULL && position < text_end) {
+        switch (*position) {
         case '"':
-            at = find_string_end(at, end);
+            position = find_complete_string_end(position, text_end);
             continue;
         case '{':
         case '[':
@@ -52,17 +53,17 @@ static const char *find_piece_end(const char *at, const char *end)
         case '}':
         case ']':
             if (depth == 0)
-                return at;
+                return position;
             depth--;
             break;
         case ',':
             if (depth == 0)
-                return at;
+                return position;
             break;
         default:
             break;
         }
-        at++;
+        position++;
     }
     return NULL;
 }
@@ -70,58 +71,60 @@ static const char *find_piece_end(const char *at, const char *end)
 /* Reads a key with its quotes and the colon after it, in a JSON object that may be broken. Returns the
  * byte after the colon, or NULL if there is no key. call_for_each_piece calls it before each value of an
  * object. */
-static const char *read_member_key(const char *at, const char *end, struct json_span *key)
+static const char *read_member_key(const char *position, const char *text_end, struct json_span *key)
 {
-    at = json_scan_white(at, end);
-    if (at == end || *at != '"')
+    position = json_scan_white(position, text_end);
+    if (position == text_end || *position != '"')
         return NULL;
-    key->at = at;
-    at = find_string_end(at, end);
-    if (at == NULL)
+    key->at = position;
+    position = find_complete_string_end(position, text_end);
+    if (position == NULL)
         return NULL;
-    key->bytes = (size_t)(at - key->at);
-    at = json_scan_white(at, end);
-    return at < end && *at == ':' ? at + 1 : NULL;
+    key->bytes = (size_t)(position - key->at);
+    position = json_scan_white(position, text_end);
+    return position < text_end && *position == ':' ? position + 1 : NULL;
 }
 
-/* Returns the piece of JSON from `at` to `end` without the white space at its end, as json_split_elements
- * and json_split_members promise their callers. */
-static struct json_span trim_trailing_white(const char *at, const char *end)
+/* Returns the piece of JSON from `position` to `text_end` without the white space at its end, as
+ * json_split_elements and json_split_members promise their callers. */
+static struct json_span trim_trailing_white(const char *position, const char *text_end)
 {
-    while (end > at && (end[-1] == ' ' || end[-1] == '\t' || end[-1] == '\n' || end[-1] == '\r'))
-        end--;
-    return (struct json_span){at, (size_t)(end - at)};
+    while (text_end > position &&
+           (text_end[-1] == ' ' || text_end[-1] == '\t' || text_end[-1] == '\n' || text_end[-1] == '\r'))
+        text_end--;
+    return (struct json_span){position, (size_t)(text_end - position)};
 }
 
 typedef int member_handler(struct json_span key, struct json_span piece, void *user);
 
 /* Splits a JSON array or object by its commas and brackets alone and calls on_member for each piece, so
- * that one invalid event of an Idefix page does not spoil the others. Returns 0, what on_member returned
- * if not 0, EP_EINVAL if the text is of another kind, or EP_EPROTO if the brackets do not match. */
+ * that one invalid event in a page from Idefix does not spoil the others. Returns 0, what on_member
+ * returned if not 0, EP_EINVAL if the text is of another kind, or EP_EPROTO if the brackets do not
+ * match. */
 static int call_for_each_piece(struct json_span text, bool is_object, member_handler *on_member, void *user)
 {
-    const char *end = text.at + text.bytes, *at = json_scan_white(text.at, end);
+    const char *text_end = text.at + text.bytes, *position = json_scan_white(text.at, text_end);
     char closing_bracket = is_object ? '}' : ']';
     struct json_span key = {"", 0};
 
-    if (at == end || *at != (is_object ? '{' : '['))
+    if (position == text_end || *position != (is_object ? '{' : '['))
         return EP_EINVAL;
-    at = json_scan_white(at + 1, end);
-    if (at < end && *at == closing_bracket)
-        return json_scan_white(at + 1, end) == end ? 0 : EP_EPROTO;
+    position = json_scan_white(position + 1, text_end);
+    if (position < text_end && *position == closing_bracket)
+        return json_scan_white(position + 1, text_end) == text_end ? 0 : EP_EPROTO;
     for (;;) {
-        if (is_object && (at = read_member_key(at, end, &key)) == NULL)
+        if (is_object && (position = read_member_key(position, text_end, &key)) == NULL)
             return EP_EPROTO;
-        at = json_scan_white(at, end);
-        const char *piece_end = find_piece_end(at, end);
+        position = json_scan_white(position, text_end);
+        const char *piece_end = find_piece_end(position, text_end);
         if (piece_end == NULL || (*piece_end != ',' && *piece_end != closing_bracket))
             return EP_EPROTO;
-        int code = on_member(key, trim_trailing_white(at, piece_end), user);
+        int code = on_member(key, trim_trailing_white(position, piece_end), user);
         if (code != 0)
             return code;
-        at = piece_end + 1;
+        position = piece_end + 1;
         if (*piece_end == closing_bracket)
-            return json_scan_white(at, end) == end ? 0 : EP_EPROTO;
+            return json_scan_white(position, text_end) == text_end ? 0 : EP_EPROTO;
     }
 }
 
@@ -171,21 +174,21 @@ bool json_split_key_is(struct json_span key, const char *name)
 /* Returns whether more than `depth` brackets are open anywhere in the JSON text. The producer asks this
  * about an invalid event from Idefix, so that the message stored with the corrupt event can say it is
  * nested too deeply. */
-bool json_split_deeper(struct json_span text, size_t depth)
+bool json_split_is_deeper_than(struct json_span text, size_t depth)
 {
-    const char *end = text.at + text.bytes;
+    const char *text_end = text.at + text.bytes;
     size_t open_brackets = 0;
 
-    for (const char *at = text.at; at != NULL && at < end;) {
-        if (*at == '"') {
-            at = find_string_end(at, end);
+    for (const char *position = text.at; position != NULL && position < text_end;) {
+        if (*position == '"') {
+            position = find_complete_string_end(position, text_end);
             continue;
         }
-        if ((*at == '{' || *at == '[') && ++open_brackets > depth)
+        if ((*position == '{' || *position == '[') && ++open_brackets > depth)
             return true;
-        if ((*at == '}' || *at == ']') && open_brackets > 0)
+        if ((*position == '}' || *position == ']') && open_brackets > 0)
             open_brackets--;
-        at++;
+        position++;
     }
     return false;
 }

@@ -23,6 +23,6 @@ int json_split_members(struct json_span object,
 /* Whether a key equals this name. */
 bool json_split_key_is(struct json_span key, const char *name);
 /* Whether more than `depth` brackets are open anywhere in the text. */
-bool json_split_deeper(struct json_span text, size_t depth);
+bool json_split_is_deeper_than(struct json_span text, size_t depth);
 
 #endif

@@ -11,64 +11,67 @@
 
 /* Writes a control character as its JSON escape: \n, or \u0001 where JSON has no short form.
  * json_write_string calls it, since JSON forbids raw control characters in strings. */
-static void write_control_escape(struct text *out, unsigned char c)
+static void write_control_escape(struct text *out, unsigned char character)
 {
     static const char control_chars[] = "\b\f\n\r\t", escape_letters[] = "bfnrt";
     char escape[8];
-    const char *found = c == 0 ? NULL : strchr(control_chars, c);
+    const char *found_char = character == 0 ? NULL : strchr(control_chars, character);
 
-    if (found != NULL)
-        snprintf(escape, sizeof escape, "\\%c", escape_letters[found - control_chars]);
+    if (found_char != NULL)
+        snprintf(escape, sizeof escape, "\\%c", escape_letters[found_char - control_chars]);
     else
-        snprintf(escape, sizeof escape, "\\u%04x", c);
+        snprintf(escape, sizeof escape, "\\u%04x", character);
     base_text_append(out, escape);
 }
 
 /* Appends text as a JSON string, quoted and escaped. Each byte that is not UTF-8 becomes U+FFFD, so that
  * the result is valid JSON whatever the text contains. `eventpipe`, the keeper and the producer write
  * UIDs, messages and values with it. */
-void json_write_string(struct text *out, const char *text, size_t bytes)
+void json_write_string(struct text *out, const char *text, size_t text_bytes)
 {
-    const char *at = text, *end = text + bytes,
+    const char *position = text, *text_end = text + text_bytes,
                *unwritten = text; /* begins bytes that need no escape and are not written yet */
 
     base_text_append_bytes(out, "\"", 1);
-    while (at < end) {
-        unsigned char c = (unsigned char)*at;
-        size_t length = c < 0x20 || c == '"' || c == '\\' ? 0 : base_utf8_length(at, end);
-        if (length > 0) {
-            at += length;
+    while (position < text_end) {
+        unsigned char first_byte = (unsigned char)*position;
+        size_t character_bytes = first_byte < 0x20 || first_byte == '"' || first_byte == '\\'
+                                     ? 0
+                                     : base_utf8_length(position, text_end);
+        if (character_bytes > 0) {
+            position += character_bytes;
             continue;
         }
-        base_text_append_bytes(out, unwritten, (size_t)(at - unwritten));
-        if (c < 0x20)
-            write_control_escape(out, c);
-        else if (c == '"' || c == '\\')
-            base_text_append_bytes(out, (const char[]){'\\', (char)c}, 2);
+        base_text_append_bytes(out, unwritten, (size_t)(position - unwritten));
+        if (first_byte < 0x20)
+            write_control_escape(out, first_byte);
+        else if (first_byte == '"' || first_byte == '\\')
+            base_text_append_bytes(out, (const char[]){'\\', (char)first_byte}, 2);
         else
             base_text_append(out, UTF8_REPLACEMENT);
-        unwritten = ++at;
+        unwritten = ++position;
     }
-    base_text_append_bytes(out, unwritten, (size_t)(end - unwritten));
+    base_text_append_bytes(out, unwritten, (size_t)(text_end - unwritten));
     base_text_append_bytes(out, "\"", 1);
 }
 
 /* Appends bytes as a JSON string in base64. The keeper shows events that are not JSON this way, and the
  * producer stores lines and values that are not UTF-8. */
-void json_write_base64(struct text *out, const void *data, size_t bytes)
+void json_write_base64(struct text *out, const void *data, size_t data_bytes)
 {
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    const unsigned char *at = data;
+    const unsigned char *position = data;
 
     base_text_append(out, "\"");
-    for (size_t bytes_left = bytes; bytes_left > 0;) {
-        uint32_t three_bytes = (uint32_t)at[0] << 16 | (bytes_left > 1 ? (uint32_t)at[1] << 8 : 0) |
-                               (bytes_left > 2 ? at[2] : 0);
+    for (size_t bytes_left = data_bytes; bytes_left > 0;) {
+        uint32_t three_bytes = (uint32_t)position[0] << 16 |
+                               (bytes_left > 1 ? (uint32_t)position[1] << 8 : 0) |
+                               (bytes_left > 2 ? position[2] : 0);
         char four_digits[4] = {digits[three_bytes >> 18], digits[three_bytes >> 12 & 63],
                                bytes_left > 1 ? digits[three_bytes >> 6 & 63] : '=',
                                bytes_left > 2 ? digits[three_bytes & 63] : '='};
         base_text_append_bytes(out, four_digits, sizeof four_digits);
-        at += bytes_left > 2 ? 3 : bytes_left;
+        position += bytes_left > 2 ? 3 : bytes_left;
         bytes_left -= bytes_left > 2 ? 3 : bytes_left;
     }
     base_text_append(out, "\"");
@@ -115,48 +118,50 @@ void json_write_member_text(struct text *out, const char *name, const char *text
         json_write_string(out, text, strlen(text));
 }
 
-/* Returns how many bytes of white space begin at `at`, and sets *has_line_break if a line break is among
- * them. json_write_line decides by that which white space to drop. */
-static size_t count_white_bytes(const char *at, const char *end, bool *has_line_break)
+/* Returns how many bytes of white space begin at `position`, and sets *has_line_break if a line break is
+ * among them. json_write_on_one_line decides by that which white space to drop. */
+static size_t count_white_bytes(const char *position, const char *text_end, bool *has_line_break)
 {
-    const char *start = at;
+    const char *start = position;
 
     *has_line_break = false;
-    for (; at < end && (*at == ' ' || *at == '\t' || *at == '\n' || *at == '\r'); at++)
-        if (*at == '\n' || *at == '\r')
+    for (; position < text_end &&
+           (*position == ' ' || *position == '\t' || *position == '\n' || *position == '\r');
+         position++)
+        if (*position == '\n' || *position == '\r')
             *has_line_break = true;
-    return (size_t)(at - start);
+    return (size_t)(position - start);
 }
 
 /* Appends a JSON value on one line, without a line break after it. It drops each run of white space
  * between tokens that contains a line break, and copies the rest byte for byte. A worker writes events for
  * an exec stage with it, because the stage's program reads one event per line. */
-void json_write_line(struct text *out, struct json_span value)
+void json_write_on_one_line(struct text *out, struct json_span value)
 {
-    const char *at = value.at, *end = value.at + value.bytes, *unwritten = at;
+    const char *position = value.at, *text_end = value.at + value.bytes, *unwritten = position;
     bool in_string = false;
 
-    while (at < end) {
+    while (position < text_end) {
         if (in_string) {
-            if (*at == '\\' && end - at > 1)
-                at++;
-            else if (*at == '"')
+            if (*position == '\\' && text_end - position > 1)
+                position++;
+            else if (*position == '"')
                 in_string = false;
-            at++;
+            position++;
             continue;
         }
         bool has_line_break;
-        size_t white_bytes = count_white_bytes(at, end, &has_line_break);
+        size_t white_bytes = count_white_bytes(position, text_end, &has_line_break);
         if (has_line_break) {
-            base_text_append_bytes(out, unwritten, (size_t)(at - unwritten));
-            unwritten = at + white_bytes;
+            base_text_append_bytes(out, unwritten, (size_t)(position - unwritten));
+            unwritten = position + white_bytes;
         }
         if (white_bytes > 0) {
-            at += white_bytes;
+            position += white_bytes;
             continue;
         }
-        in_string = *at == '"';
-        at++;
+        in_string = *position == '"';
+        position++;
     }
-    base_text_append_bytes(out, unwritten, (size_t)(end - unwritten));
+    base_text_append_bytes(out, unwritten, (size_t)(text_end - unwritten));
 }

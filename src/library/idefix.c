@@ -116,7 +116,7 @@ int library_idefix_make_config(const struct ep_idefix_params *params, struct con
     }
     config->source_count = 1;
     config->sources[0].type = SOURCE_IDEFIX;
-    config_source_defaults(&config->sources[0]);
+    config_set_source_defaults(&config->sources[0]);
     struct idefix_source_config *idefix = &config->sources[0].idefix;
     int code = params->token_file != NULL ? base_secret_read(params->token_file, &idefix->token, error) : 0;
     if (code == 0 && !copy_params(params, idefix))

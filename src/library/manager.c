@@ -42,7 +42,7 @@ static bool set_manager_params(ep_manager *manager, const struct ep_manager_para
     struct config *config = manager->config = calloc(1, sizeof *config);
     if (config == NULL)
         return false;
-    config_defaults(config);
+    config_set_defaults(config);
     manager->client = params->client;
     manager->client_user = params->client_user;
     manager->log = params->log;
@@ -63,7 +63,8 @@ static bool set_manager_params(ep_manager *manager, const struct ep_manager_para
  * durability is not valid. */
 int ep_manager_open(const struct ep_manager_params *params, ep_manager **out)
 {
-    if (params == NULL || out == NULL || (params->instance != NULL && !config_name_valid(params->instance)))
+    if (params == NULL || out == NULL ||
+        (params->instance != NULL && !config_is_name_valid(params->instance)))
         return EP_EINVAL;
     if (params->storage != NULL && strcmp(params->storage, ":memory") != 0 &&
         strcmp(params->storage, "memory:") != 0 &&
@@ -174,7 +175,7 @@ static bool set_source_type_params(const ep_manager *manager, const struct ep_so
 static bool set_source_params(const ep_manager *manager, const struct ep_source_params *params,
                               struct source_config *config)
 {
-    config_source_defaults(config);
+    config_set_source_defaults(config);
     if (params->long_poll_ms > 0)
         config->long_poll_ms = params->long_poll_ms;
     if (params->page_size > 0)
@@ -194,7 +195,7 @@ static int check_source_params(ep_manager *manager, const struct ep_source_param
 {
     if (params->id == NULL || params->id[0] == '\0')
         return base_error_set(&manager->error, EP_EINVAL, "a source needs an id");
-    if (!config_name_valid(params->id))
+    if (!config_is_name_valid(params->id))
         return base_error_set(&manager->error, EP_EINVAL,
                               "source id \"%s\": expected 1 to 63 of A-Z a-z 0-9 . _ -", params->id);
     for (size_t i = 0; i < manager->config->source_count; i++)
@@ -331,7 +332,7 @@ static int check_new_stage(ep_source *source, const char *name, const struct ep_
     const struct source_config *config = &source->manager->config->sources[source->index];
     if (name == NULL || name[0] == '\0')
         return base_error_set(error, EP_EINVAL, "source %s: a stage needs a name", config->id);
-    if (!config_name_valid(name))
+    if (!config_is_name_valid(name))
         return base_error_set(error, EP_EINVAL,
                               "source %s: stage name \"%s\": expected 1 to 63 of A-Z a-z 0-9 . _ -",
                               config->id, name);
@@ -365,7 +366,7 @@ static struct stage_config *append_stage(ep_source *source, const char *name, en
     config->stages = stages;
     struct stage_config *stage = &stages[config->stage_count];
     *stage = (struct stage_config){.type = type};
-    config_stage_defaults(stage);
+    config_set_stage_defaults(stage);
     config->stage_count++; /* config owns it from here on; a run refuses an incomplete stage */
     if (!replace_text(name, &stage->name) || !set_stage_options(options, stage)) {
         config->stage_count--;

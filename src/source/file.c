@@ -284,7 +284,7 @@ static int add_line_event(struct file_source *file, struct page *page, const str
         text.bytes--;
     if (text.bytes == 0 || (config->file.format == FILE_JSON && is_blank_line(text)))
         return 0;
-    base_hash_hex(text.at, text.bytes, hash, UID_HASH_DIGITS);
+    base_hash_write_hex(text.at, text.bytes, hash, UID_HASH_DIGITS);
     snprintf(uid, sizeof uid, "%" PRIu64 "-%" PRIu64 "-%" PRIu64 "-%s", file->position.inode,
              file->position.generation, line->offset, hash);
     if (is_cut) {

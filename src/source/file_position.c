@@ -96,7 +96,7 @@ static bool hash_head_and_tail(int fd, uint64_t offset, char hash[FILE_HASH_DIGI
     if (!read_bytes_at(fd, bytes, edge_bytes, 0) ||
         !read_bytes_at(fd, bytes + edge_bytes, edge_bytes, offset - edge_bytes))
         return false;
-    base_hash_hex(bytes, 2 * edge_bytes, hash, FILE_HASH_DIGITS);
+    base_hash_write_hex(bytes, 2 * edge_bytes, hash, FILE_HASH_DIGITS);
     return true;
 }
 

@@ -127,7 +127,7 @@ static char *copy_cursor_text(struct json_span value)
 
     if (json_kind(value) == '"' || json_kind(value) == '0')
         return json_text(value);
-    json_write_line(&out, value);
+    json_write_on_one_line(&out, value);
     return out.text;
 }
 

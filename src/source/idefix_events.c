@@ -8,7 +8,7 @@
  *      the cursor advances past it. Otherwise one bad event would hold up the feed for ever.
  *   2. The structure of the whole answer is checked before an event is added, so a malformed answer leaves
  *      the page unchanged.
- *   3. A JSON event is stored byte for byte, a MessagePack event as json_msgpack_json writes it.
+ *   3. A JSON event is stored byte for byte, a MessagePack event as json_msgpack_convert_to_json writes it.
  *   4. A UID is kept exactly, or the event is corrupt. If a repair made two UIDs equal, the store would
  *      drop the second event as a duplicate of the first.
  */
@@ -114,7 +114,7 @@ static void check_json_event(struct event *event)
     size_t bad_byte;
 
     if (!json_valid(raw.at, raw.bytes, &bad_byte)) {
-        if (json_split_deeper(raw, JSON_DEPTH_MAX))
+        if (json_split_is_deeper_than(raw, JSON_DEPTH_MAX))
             base_error_set(&event->problem, EP_EPROTO, "it is nested deeper than %d", JSON_DEPTH_MAX);
         else
             base_error_set(&event->problem, EP_EPROTO, "it is not valid JSON at byte %zu", bad_byte);
@@ -177,7 +177,7 @@ static int convert_msgpack_event(struct event *event, struct msgpack value)
         event->fault = "it is not a map";
         return 0;
     }
-    int code = json_msgpack_json(value, &event->json, &event->problem);
+    int code = json_msgpack_convert_to_json(value, &event->json, &event->problem);
     if (code == EP_EPROTO) {
         set_fault_from_problem(event);
         return 0;

@@ -132,7 +132,7 @@ int source_page_add_corrupt(struct page *page, const char *uid, const char *raw,
                                 .error = reason};
 
     if (uid == NULL || uid[0] == '\0' || strlen(uid) > UID_BYTES_MAX) {
-        base_hash_hex(event.data, event.data_bytes, hash, HASH_UID_DIGITS);
+        base_hash_write_hex(event.data, event.data_bytes, hash, HASH_UID_DIGITS);
         event.uid = hash;
     }
     return append_event_copy(page, &event);
@@ -268,7 +268,7 @@ int source_page_add_element(struct page *page, const struct event_pointers *poin
     if (code != 0)
         goto out;
     if (fallback_uid == NULL && (members.uid == NULL || members.uid[0] == '\0')) {
-        base_hash_hex(element.at, element.bytes, hash_uid, HASH_UID_DIGITS);
+        base_hash_write_hex(element.at, element.bytes, hash_uid, HASH_UID_DIGITS);
         fallback_uid = hash_uid;
     }
     if (is_json)

@@ -85,9 +85,9 @@ int stage_call_write_json(struct ep_call *call, struct text *out)
     const char *key = stage_call_key(call);
 
     base_text_append(out, "{\"event\":");
-    json_write_line(out, (struct json_span){call->event, call->event_bytes});
+    json_write_on_one_line(out, (struct json_span){call->event, call->event_bytes});
     base_text_append(out, ",\"context\":");
-    json_write_line(out, (struct json_span){call->context, call->context_bytes});
+    json_write_on_one_line(out, (struct json_span){call->context, call->context_bytes});
     base_text_append(out, ",\"attempt\":");
     json_write_uint(out, call->attempt);
     base_text_append(out, ",\"key\":");

@@ -106,7 +106,7 @@ static int read_retry_after(struct json_span value, uint64_t *ms)
     if (text == NULL)
         return EP_ENOMEM;
     if (json_kind(value) == '"') {
-        code = base_units_duration_ms(text, ms);
+        code = base_units_read_duration(text, ms);
     } else {
         double seconds = strtod(text, NULL);
         if (!(seconds >= 0) || seconds > (double)UNITS_DURATION_MAX_MS / 1000)

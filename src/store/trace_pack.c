@@ -113,7 +113,7 @@ static uint64_t decode_zigzag(uint64_t value)
 static size_t count_error_bytes(const struct store_trace_step *step)
 {
     size_t error_bytes = step->error != NULL ? step->error_bytes : 0;
-    return error_bytes > TRACE_ERROR_MAX ? base_utf8_fit(step->error, TRACE_ERROR_MAX) : error_bytes;
+    return error_bytes > TRACE_ERROR_MAX ? base_utf8_find_cut(step->error, TRACE_ERROR_MAX) : error_bytes;
 }
 
 /* Returns the number that begins a packed trace step: its kind, plus a HAS_ bit for each value that is

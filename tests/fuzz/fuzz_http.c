@@ -36,7 +36,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 
     if (bytes < 2)
         return 0;
-    config_source_defaults(&config);
+    config_set_source_defaults(&config);
     struct http_source_config http = config.http;
     config.http.events = (data[0] & 1) != 0 ? results : whole;
     config.http.cursor_path = (data[0] & 2) != 0 ? at : NULL;

@@ -110,12 +110,12 @@ static void check_msgpack(const char *body, size_t bytes)
     struct text out = {0};
     struct error error = {0};
 
-    if (json_msgpack_first((struct msgpack){body, bytes}, &value, &error) != 0) {
+    if (json_msgpack_find_first((struct msgpack){body, bytes}, &value, &error) != 0) {
         PROMISE(error.code == EP_EPROTO && error.message[0] != '\0');
         return;
     }
     PROMISE(value.at == body && value.bytes > 0 && value.bytes <= bytes);
-    int code = json_msgpack_json(value, &out, &error);
+    int code = json_msgpack_convert_to_json(value, &out, &error);
     PROMISE(code == EP_EPROTO || (code == 0 && json_valid(out.text, out.bytes, NULL)));
     base_text_free(&out);
 }

@@ -39,9 +39,9 @@ void msgpack_expect_json(const char *hex, const char *expected)
     struct text out = {0};
     struct error error = {0};
 
-    CU_ASSERT_EQUAL_FATAL(json_msgpack_first(text, &value, &error), 0);
+    CU_ASSERT_EQUAL_FATAL(json_msgpack_find_first(text, &value, &error), 0);
     CU_ASSERT_EQUAL(value.bytes, text.bytes);
-    CU_ASSERT_EQUAL(json_msgpack_json(value, &out, &error), 0);
+    CU_ASSERT_EQUAL(json_msgpack_convert_to_json(value, &out, &error), 0);
     CU_ASSERT_PTR_NOT_NULL_FATAL(out.text);
     CU_ASSERT_STRING_EQUAL(out.text, expected);
     msgpack_show_difference(hex, out.text, expected);
@@ -56,13 +56,13 @@ void msgpack_expect_refused(const char *hex, const char *message)
     struct text out = {0};
     struct error error = {0};
 
-    CU_ASSERT_EQUAL_FATAL(json_msgpack_first(text, &value, &error), 0);
+    CU_ASSERT_EQUAL_FATAL(json_msgpack_find_first(text, &value, &error), 0);
     CU_ASSERT_EQUAL(value.bytes, text.bytes);
-    CU_ASSERT_EQUAL(json_msgpack_json(value, &out, &error), EP_EPROTO);
+    CU_ASSERT_EQUAL(json_msgpack_convert_to_json(value, &out, &error), EP_EPROTO);
     CU_ASSERT_EQUAL(error.code, EP_EPROTO);
     CU_ASSERT_STRING_EQUAL(error.message, message);
     msgpack_show_difference(hex, error.message, message);
-    CU_ASSERT_EQUAL(json_msgpack_json(value, &out, NULL), EP_EPROTO);
+    CU_ASSERT_EQUAL(json_msgpack_convert_to_json(value, &out, NULL), EP_EPROTO);
     base_text_free(&out);
     msgpack_unhex_free(text);
 }

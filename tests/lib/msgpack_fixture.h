@@ -16,7 +16,7 @@ void msgpack_show_difference(const char *what, const char *is, const char *expec
 /* The bytes are one value, which is written as this JSON. */
 void msgpack_expect_json(const char *hex, const char *expected);
 
-/* json_msgpack_first finds its end, json_msgpack_json says why it cannot be written. */
+/* json_msgpack_find_first finds its end, json_msgpack_convert_to_json says why it cannot be written. */
 void msgpack_expect_refused(const char *hex, const char *message);
 
 #endif

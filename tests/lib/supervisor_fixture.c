@@ -25,7 +25,7 @@ void instance_prepare(uint32_t events)
     snprintf(instance.name, sizeof instance.name, "instance-%d-%d", (int)getpid(), ++number);
     static char *const names[INSTANCE_STAGES] = {"first", "second"};
     for (int i = 0; i < INSTANCE_STAGES; i++) {
-        config_stage_defaults(&instance.stages[i]);
+        config_set_stage_defaults(&instance.stages[i]);
         instance.stages[i].name = names[i];
         instance.stages[i].concurrency = INSTANCE_WORKERS;
         instance.stages[i].input_buffer = 16;

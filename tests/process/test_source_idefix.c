@@ -27,7 +27,7 @@ static void rig_open(void)
     struct error error = {0};
 
     rig = (struct rig){.config = {.type = SOURCE_IDEFIX, .id = "trial", .domain = "acme"}};
-    config_source_defaults(&rig.config);
+    config_set_source_defaults(&rig.config);
     rig.config.retry.max_ms = RETRY_MAX_MS;
     rig.config.idefix.broker = (char *)idefix_fixture_url("tcp", "127.0.0.1", idefix_fixture.port);
     rig.config.idefix.account = "user-1";

@@ -339,10 +339,10 @@ static void a_built_configuration_obeys_the_same_rules(void)
                             .storage = (char[]){"memory:"},
                             .sources = &source,
                             .source_count = 1};
-    config_defaults(&config);
-    config_source_defaults(&source);
-    config_stage_defaults(&stages[0]);
-    config_stage_defaults(&stages[1]);
+    config_set_defaults(&config);
+    config_set_source_defaults(&source);
+    config_set_stage_defaults(&stages[0]);
+    config_set_stage_defaults(&stages[1]);
     source.client.client = &client;
     config_seen_count = 0;
     CU_ASSERT_EQUAL(config_validate(&config, config_file_on_problem, config_seen), EP_ECONFIG);

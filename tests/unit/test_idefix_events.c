@@ -216,7 +216,7 @@ static void expect_corrupt(const struct page *page, const char *uid, struct json
             expect_event(&page->events[i], others[i], NULL, NULL, data);
         }
     const struct store_event *bad = &page->events[2];
-    base_hash_hex(raw.at, raw.bytes, hash, 32);
+    base_hash_write_hex(raw.at, raw.bytes, hash, 32);
     CU_ASSERT_EQUAL(bad->dead, STORE_REASON_CORRUPT);
     CU_ASSERT_STRING_EQUAL(bad->uid, uid != NULL ? uid : hash);
     CU_ASSERT_EQUAL_FATAL(bad->data_bytes, raw.bytes);

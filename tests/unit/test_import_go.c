@@ -178,8 +178,8 @@ static void the_row_names_the_event(void)
     import_rig_add(db, "s", "bad \xff id", 5, false, IMPORT_RIG_TEXT("\x81\xa3uid\xc0"), IMPORT_RIG_NULL);
     import_rig_add(db, "s", "bad \xfe id", 6, false, IMPORT_RIG_TEXT("\x81\xa3uid\xc0"), IMPORT_RIG_NULL);
     char bad[2][HASH_UID_DIGITS + 1]; /* no text: each becomes a uid of its own */
-    base_hash_hex("bad \xff id", 8, bad[0], HASH_UID_DIGITS);
-    base_hash_hex("bad \xfe id", 8, bad[1], HASH_UID_DIGITS);
+    base_hash_write_hex("bad \xff id", 8, bad[0], HASH_UID_DIGITS);
+    base_hash_write_hex("bad \xfe id", 8, bad[1], HASH_UID_DIGITS);
     sqlite3_close(db);
     base_text_free(&event);
     const struct {

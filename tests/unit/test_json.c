@@ -325,7 +325,7 @@ static void puts_a_value_on_one_line(void)
 {
     struct text out = {0};
 
-    json_write_line(&out, span_of("\n{\r\n  \"a b\" : [ 1,\n\n 2 ] ,\t\"c\\\"\\n  \": 1.50\n}\n"));
+    json_write_on_one_line(&out, span_of("\n{\r\n  \"a b\" : [ 1,\n\n 2 ] ,\t\"c\\\"\\n  \": 1.50\n}\n"));
     CU_ASSERT_STRING_EQUAL(out.text, "{\"a b\" : [ 1,2 ] ,\t\"c\\\"\\n  \": 1.50}");
     base_text_free(&out);
 }
@@ -362,7 +362,7 @@ static void survives_random_changes(void)
                 json_int64(found, &number);
             }
         struct text out = {0};
-        json_write_line(&out, text_span);
+        json_write_on_one_line(&out, text_span);
         base_text_free(&out);
         free(text);
     }

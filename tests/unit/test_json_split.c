@@ -124,12 +124,12 @@ static void compares_keys(void)
 
 static void measures_depth(void)
 {
-    CU_ASSERT_FALSE(json_split_deeper((struct json_span){"[{}]", 4}, 2));
-    CU_ASSERT_TRUE(json_split_deeper((struct json_span){"[{}]", 4}, 1));
-    CU_ASSERT_FALSE(json_split_deeper((struct json_span){"\"[[[[\"", 6}, 0));
-    CU_ASSERT_FALSE(json_split_deeper((struct json_span){"\"[[[[", 5}, 0));
-    CU_ASSERT_FALSE(json_split_deeper((struct json_span){"]]]][]", 6}, 1));
-    CU_ASSERT_FALSE(json_split_deeper((struct json_span){"", 0}, 0));
+    CU_ASSERT_FALSE(json_split_is_deeper_than((struct json_span){"[{}]", 4}, 2));
+    CU_ASSERT_TRUE(json_split_is_deeper_than((struct json_span){"[{}]", 4}, 1));
+    CU_ASSERT_FALSE(json_split_is_deeper_than((struct json_span){"\"[[[[\"", 6}, 0));
+    CU_ASSERT_FALSE(json_split_is_deeper_than((struct json_span){"\"[[[[", 5}, 0));
+    CU_ASSERT_FALSE(json_split_is_deeper_than((struct json_span){"]]]][]", 6}, 1));
+    CU_ASSERT_FALSE(json_split_is_deeper_than((struct json_span){"", 0}, 0));
 }
 
 UNIT_MAIN("json_split", {"takes lists apart", takes_lists_apart},

@@ -82,16 +82,16 @@ static void knows_every_format_byte(void)
         text[0] = (char)format;
         if (length_bytes(format) > 0)
             text[length_bytes(format)] = 1;
-        CU_ASSERT_EQUAL(json_msgpack_first((struct msgpack){text, bytes}, &value, &error), 0);
+        CU_ASSERT_EQUAL(json_msgpack_find_first((struct msgpack){text, bytes}, &value, &error), 0);
         CU_ASSERT_EQUAL(value.bytes, bytes);
         CU_ASSERT_PTR_EQUAL(value.at, text);
         CU_ASSERT_EQUAL(json_msgpack_kind(value), kind_of(format));
-        CU_ASSERT_EQUAL(json_msgpack_first((struct msgpack){text, bytes + 1}, &value, &error), 0);
+        CU_ASSERT_EQUAL(json_msgpack_find_first((struct msgpack){text, bytes + 1}, &value, &error), 0);
         CU_ASSERT_EQUAL(value.bytes, bytes);
         for (size_t cut = 0; cut < bytes; cut++) {
             char *exact = malloc(cut + 1); /* a byte to be freed; none to be read */
             memcpy(exact, text, cut);
-            CU_ASSERT_EQUAL(json_msgpack_first((struct msgpack){exact, cut}, &value, &error), EP_EPROTO);
+            CU_ASSERT_EQUAL(json_msgpack_find_first((struct msgpack){exact, cut}, &value, &error), EP_EPROTO);
             CU_ASSERT_EQUAL(error.code, EP_EPROTO);
             CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "byte 0"));
             free(exact);
@@ -123,10 +123,10 @@ static void names_the_byte_of_a_fault(void)
     for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++) {
         struct msgpack text = msgpack_unhex(faults[i].hex), value;
         struct error error = {0};
-        CU_ASSERT_EQUAL(json_msgpack_first(text, &value, &error), EP_EPROTO);
+        CU_ASSERT_EQUAL(json_msgpack_find_first(text, &value, &error), EP_EPROTO);
         CU_ASSERT_STRING_EQUAL(error.message, faults[i].message);
         msgpack_show_difference(faults[i].hex, error.message, faults[i].message);
-        CU_ASSERT_EQUAL(json_msgpack_first(text, &value, NULL), EP_EPROTO);
+        CU_ASSERT_EQUAL(json_msgpack_find_first(text, &value, NULL), EP_EPROTO);
         msgpack_unhex_free(text);
     }
 }
@@ -140,11 +140,11 @@ static void finds_the_end_at_any_depth(void)
     memset(text, 0x91, DEPTH);
     text[DEPTH] = 0x05;
     text[DEPTH + 1] = 0x06;
-    CU_ASSERT_EQUAL(json_msgpack_first((struct msgpack){text, DEPTH + 2}, &value, NULL), 0);
+    CU_ASSERT_EQUAL(json_msgpack_find_first((struct msgpack){text, DEPTH + 2}, &value, NULL), 0);
     CU_ASSERT_EQUAL(value.bytes, DEPTH + 1);
-    CU_ASSERT_EQUAL(json_msgpack_first((struct msgpack){text, DEPTH}, &value, NULL), EP_EPROTO);
+    CU_ASSERT_EQUAL(json_msgpack_find_first((struct msgpack){text, DEPTH}, &value, NULL), EP_EPROTO);
     memset(text, 0x92, DEPTH); /* each level asks for one value more than the next one is */
-    CU_ASSERT_EQUAL(json_msgpack_first((struct msgpack){text, DEPTH + 2}, &value, NULL), EP_EPROTO);
+    CU_ASSERT_EQUAL(json_msgpack_find_first((struct msgpack){text, DEPTH + 2}, &value, NULL), EP_EPROTO);
     free(text);
 }
 
@@ -295,7 +295,7 @@ static void finds_the_first_member_of_a_name(void)
     msgpack_unhex_free(map), msgpack_unhex_free(list);
 }
 
-/* Spans that json_msgpack_first never saw: nothing behind them is read, and nothing hangs. */
+/* Spans that json_msgpack_find_first never saw: nothing behind them is read, and nothing hangs. */
 static void survives_unchecked_spans(void)
 {
     struct msgpack cut = msgpack_unhex("dd ffffffff 01 02"), none = {"", 0}, value;
@@ -305,8 +305,8 @@ static void survives_unchecked_spans(void)
 
     CU_ASSERT_EQUAL(json_msgpack_each_element(cut, add_element, &sum), 0);
     CU_ASSERT_EQUAL(sum.calls, 2);
-    CU_ASSERT_EQUAL(json_msgpack_json(cut, &out, NULL), EP_EPROTO);
-    CU_ASSERT_EQUAL(json_msgpack_json(none, &out, NULL), EP_EPROTO);
+    CU_ASSERT_EQUAL(json_msgpack_convert_to_json(cut, &out, NULL), EP_EPROTO);
+    CU_ASSERT_EQUAL(json_msgpack_convert_to_json(none, &out, NULL), EP_EPROTO);
     CU_ASSERT_FALSE(json_msgpack_content(none, &content));
     CU_ASSERT_FALSE(json_msgpack_bool(none));
     CU_ASSERT_FALSE(json_msgpack_find(none, "a", &value));

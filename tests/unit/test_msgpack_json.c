@@ -176,9 +176,9 @@ static void expect_depth(size_t depth, int expected)
 
     memset(text, 0x91, depth);
     text[depth] = (char)0xC0;
-    CU_ASSERT_EQUAL_FATAL(json_msgpack_first((struct msgpack){text, depth + 1}, &value, &error), 0);
+    CU_ASSERT_EQUAL_FATAL(json_msgpack_find_first((struct msgpack){text, depth + 1}, &value, &error), 0);
     CU_ASSERT_EQUAL(value.bytes, depth + 1);
-    CU_ASSERT_EQUAL(json_msgpack_json(value, &out, &error), expected);
+    CU_ASSERT_EQUAL(json_msgpack_convert_to_json(value, &out, &error), expected);
     CU_ASSERT_EQUAL(expected == 0, json_valid(out.text, out.bytes, NULL));
     CU_ASSERT_STRING_EQUAL(error.message, expected == 0 ? "" : "nested deeper than 200 at byte 200");
     base_text_free(&out);
@@ -204,8 +204,9 @@ static void writes_each_byte_once(void)
     memset(text, 0x91, DEPTH);
     memcpy(text + DEPTH, "\xDD\x00\x3D\x09\x00", 5);
     memset(text + DEPTH + 5, 0x01, WIDTH);
-    CU_ASSERT_EQUAL_FATAL(json_msgpack_first((struct msgpack){text, DEPTH + 5 + WIDTH}, &value, NULL), 0);
-    CU_ASSERT_EQUAL(json_msgpack_json(value, &out, NULL), 0);
+    CU_ASSERT_EQUAL_FATAL(json_msgpack_find_first((struct msgpack){text, DEPTH + 5 + WIDTH}, &value, NULL),
+                          0);
+    CU_ASSERT_EQUAL(json_msgpack_convert_to_json(value, &out, NULL), 0);
     CU_ASSERT_EQUAL(out.bytes, 2 * DEPTH + 2 + 2 * WIDTH - 1);
     base_text_free(&out);
     free(text);
@@ -217,18 +218,19 @@ static void appends(void)
     struct text out = {0};
 
     base_text_append(&out, "x=");
-    CU_ASSERT_EQUAL(json_msgpack_json((struct msgpack){value.at + 1, 1}, &out, NULL), 0);
+    CU_ASSERT_EQUAL(json_msgpack_convert_to_json((struct msgpack){value.at + 1, 1}, &out, NULL), 0);
     CU_ASSERT_STRING_EQUAL(out.text, "x=1");
-    CU_ASSERT_EQUAL(json_msgpack_json(value, &out, NULL), EP_EPROTO);
+    CU_ASSERT_EQUAL(json_msgpack_convert_to_json(value, &out, NULL), EP_EPROTO);
     CU_ASSERT_EQUAL(strncmp(out.text, "x=1", 3), 0);
     out.failed = true; /* as after an allocation that failed */
-    CU_ASSERT_EQUAL(json_msgpack_json((struct msgpack){value.at + 1, 1}, &out, NULL), EP_ENOMEM);
+    CU_ASSERT_EQUAL(json_msgpack_convert_to_json((struct msgpack){value.at + 1, 1}, &out, NULL), EP_ENOMEM);
     base_text_free(&out);
     msgpack_unhex_free(value);
 }
 
-UNIT_MAIN("json_msgpack_json", {"writes integers", writes_integers}, {"writes floats", writes_floats},
-          {"writes floats in any locale", writes_floats_in_any_locale}, {"writes text", writes_text},
+UNIT_MAIN("json_msgpack_convert_to_json", {"writes integers", writes_integers},
+          {"writes floats", writes_floats}, {"writes floats in any locale", writes_floats_in_any_locale},
+          {"writes text", writes_text},
           {"marks in the key what JSON lacks", marks_what_json_lacks_in_the_key},
           {"writes keys", writes_keys}, {"writes timestamps", writes_timestamps},
           {"refuses other extensions", refuses_other_extensions},

@@ -46,9 +46,11 @@ static void expect_same(const char *json)
     struct error error = {0};
 
     pack(json, &packed);
-    CU_ASSERT_EQUAL_FATAL(json_msgpack_first((struct msgpack){packed.text, packed.bytes}, &value, &error), 0);
+    CU_ASSERT_EQUAL_FATAL(json_msgpack_find_first((struct msgpack){packed.text, packed.bytes}, &value,
+                                                  &error),
+                          0);
     CU_ASSERT_EQUAL(value.bytes, packed.bytes);
-    CU_ASSERT_EQUAL(json_msgpack_json(value, &out, &error), 0);
+    CU_ASSERT_EQUAL(json_msgpack_convert_to_json(value, &out, &error), 0);
     CU_ASSERT_STRING_EQUAL(out.text, json);
     msgpack_show_difference("there and back", out.text, json);
     base_text_free(&out);

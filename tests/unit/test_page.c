@@ -88,7 +88,7 @@ static void keeps_corrupt_bytes(void)
     CU_ASSERT_STRING_EQUAL(page.events[0].error, "it is broken");
     CU_ASSERT_EQUAL(page.events[0].data_bytes, 3);
     CU_ASSERT_EQUAL(memcmp(page.events[0].data, raw, 4), 0);
-    base_hash_hex(raw, 3, hash, 32);
+    base_hash_write_hex(raw, 3, hash, 32);
     CU_ASSERT_STRING_EQUAL(page.events[1].uid, hash);
     CU_ASSERT_EQUAL(strlen(page.events[2].uid), 32);
     source_page_clear(&page);
@@ -187,10 +187,10 @@ static void names_an_element_without_uid_by_its_content(void)
     CU_ASSERT_EQUAL(source_page_add_element(&page, &no_pointers, span_of("{\"a\":1}"), true, NULL), 0);
     CU_ASSERT_EQUAL(source_page_add_element(&page, &no_pointers, span_of("{\"a\":2}"), true, NULL), 0);
     CU_ASSERT_EQUAL_FATAL(page.count, 2);
-    base_hash_hex("{\"a\":1}", 7, hash, 32);
+    base_hash_write_hex("{\"a\":1}", 7, hash, 32);
     CU_ASSERT_STRING_EQUAL(page.events[0].uid, hash);
     CU_ASSERT_STRING_NOT_EQUAL(page.events[1].uid, hash);
-    base_hash_hex("abc", 3, hash, 32);
+    base_hash_write_hex("abc", 3, hash, 32);
     CU_ASSERT_STRING_EQUAL(hash, "ba7816bf8f01cfea414140de5dae2223");
     source_page_clear(&page);
 }

@@ -13,13 +13,13 @@
 static uint64_t duration(const char *text)
 {
     uint64_t ms = 12345678901;
-    return base_units_duration_ms(text, &ms) == EP_OK ? ms : UINT64_MAX;
+    return base_units_read_duration(text, &ms) == EP_OK ? ms : UINT64_MAX;
 }
 
 static uint64_t size(const char *text)
 {
     uint64_t bytes = 0;
-    return base_units_size_bytes(text, &bytes) == EP_OK ? bytes : UINT64_MAX;
+    return base_units_read_size(text, &bytes) == EP_OK ? bytes : UINT64_MAX;
 }
 
 static void durations_are_read(void)
@@ -57,14 +57,14 @@ static void numbers_too_large_are_told_apart(void)
         CU_ASSERT_EQUAL(errno, ERANGE);
     }
     uint64_t ms = 7;
-    CU_ASSERT_EQUAL(base_units_duration_ms("36501d", &ms), EP_EINVAL);
+    CU_ASSERT_EQUAL(base_units_read_duration("36501d", &ms), EP_EINVAL);
     CU_ASSERT_EQUAL(ms, 7); /* untouched */
     uint64_t bytes = 7;
     errno = 0;
-    CU_ASSERT_EQUAL(base_units_size_bytes("18446744073709551616", &bytes), EP_EINVAL);
+    CU_ASSERT_EQUAL(base_units_read_size("18446744073709551616", &bytes), EP_EINVAL);
     CU_ASSERT_EQUAL(errno, ERANGE);
     errno = 0;
-    CU_ASSERT_EQUAL(base_units_size_bytes("17000000TiB", &bytes), EP_EINVAL);
+    CU_ASSERT_EQUAL(base_units_read_size("17000000TiB", &bytes), EP_EINVAL);
     CU_ASSERT_EQUAL(errno, ERANGE);
     CU_ASSERT_EQUAL(bytes, 7);
 }
@@ -101,17 +101,17 @@ static void durations_are_written_as_they_are_read(void)
                  {UNITS_DURATION_MAX_MS, "36500d"}};
     for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++) {
         char text[48];
-        base_units_duration_text(pairs[i].ms, text, sizeof text);
+        base_units_write_duration(pairs[i].ms, text, sizeof text);
         CU_ASSERT_STRING_EQUAL(text, pairs[i].text);
         CU_ASSERT_EQUAL(duration(text), pairs[i].ms);
     }
     for (uint64_t ms = 1; ms < UNITS_DURATION_MAX_MS; ms = ms * 3 + 7) {
         char text[48];
-        base_units_duration_text(ms, text, sizeof text);
+        base_units_write_duration(ms, text, sizeof text);
         CU_ASSERT_EQUAL(duration(text), ms);
     }
     char small[4] = "xxx";
-    base_units_duration_text(UINT64_MAX, small, sizeof small); /* cut, never written beyond */
+    base_units_write_duration(UINT64_MAX, small, sizeof small); /* cut, never written beyond */
     CU_ASSERT_EQUAL(small[3], '\0');
 }
 
@@ -119,8 +119,8 @@ static const char *since(const char *text)
 {
     static char moment[64];
     /* 2026-11-23T11:02:03.123Z */
-    return base_units_since_text(text, INT64_C(1795431723123), moment, sizeof moment) == EP_OK ? moment
-                                                                                               : "refused";
+    return base_units_write_since(text, INT64_C(1795431723123), moment, sizeof moment) == EP_OK ? moment
+                                                                                                : "refused";
 }
 
 static void since_is_a_duration_or_a_time(void)
@@ -144,7 +144,7 @@ static void since_is_a_duration_or_a_time(void)
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
         CU_ASSERT_STRING_EQUAL(since(wrong[i]), "refused");
     char small[8];
-    CU_ASSERT_EQUAL(base_units_since_text("1h", INT64_C(1795431723123), small, sizeof small), EP_EINVAL);
+    CU_ASSERT_EQUAL(base_units_write_since("1h", INT64_C(1795431723123), small, sizeof small), EP_EINVAL);
 }
 
 static void near_words_are_suggested(void)
@@ -163,7 +163,7 @@ static void near_words_are_suggested(void)
                  {"token", "token_file"},
                  {"exce", "exec"}};
     for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++) {
-        const char *near = base_suggest_near(pairs[i].word, words);
+        const char *near = base_suggest_find_nearest(pairs[i].word, words);
         CU_ASSERT_PTR_NOT_NULL(near);
         if (near != NULL)
             CU_ASSERT_STRING_EQUAL(near, pairs[i].near);
@@ -171,10 +171,10 @@ static void near_words_are_suggested(void)
     char longest[300];
     memset(longest, 'a', sizeof longest - 1);
     longest[sizeof longest - 1] = '\0';
-    CU_ASSERT_PTR_NULL(base_suggest_near("potato", words));
-    CU_ASSERT_PTR_NULL(base_suggest_near("x", words));
-    CU_ASSERT_PTR_NULL(base_suggest_near("", words));
-    CU_ASSERT_PTR_NULL(base_suggest_near(longest, words));
+    CU_ASSERT_PTR_NULL(base_suggest_find_nearest("potato", words));
+    CU_ASSERT_PTR_NULL(base_suggest_find_nearest("x", words));
+    CU_ASSERT_PTR_NULL(base_suggest_find_nearest("", words));
+    CU_ASSERT_PTR_NULL(base_suggest_find_nearest(longest, words));
 }
 
 static void names_are_plain(void)
@@ -182,14 +182,14 @@ static void names_are_plain(void)
     char name[65];
     memset(name, 'n', sizeof name - 1);
     name[63] = '\0';
-    CU_ASSERT_TRUE(config_name_valid(name));
+    CU_ASSERT_TRUE(config_is_name_valid(name));
     memcpy(name + 63, "n", 2);
-    CU_ASSERT_FALSE(config_name_valid(name));
-    CU_ASSERT_TRUE(config_name_valid("a"));
-    CU_ASSERT_TRUE(config_name_valid("My_source-1.b"));
+    CU_ASSERT_FALSE(config_is_name_valid(name));
+    CU_ASSERT_TRUE(config_is_name_valid("a"));
+    CU_ASSERT_TRUE(config_is_name_valid("My_source-1.b"));
     static const char *const wrong[] = {"", "ALL", "-a", ".a", "..", "a/b", "a b", "\xc3\xa4", "a\n"};
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
-        CU_ASSERT_FALSE(config_name_valid(wrong[i]));
+        CU_ASSERT_FALSE(config_is_name_valid(wrong[i]));
 }
 
 UNIT_MAIN("units", {"durations are read", durations_are_read},

@@ -30,7 +30,7 @@ static int find_memory_paths(const struct store_options *options, struct memory_
                              struct error *error)
 {
     const char *instance = options->instance;
-    if (instance == NULL || !config_name_valid(instance))
+    if (instance == NULL || !config_is_name_valid(instance))
         return base_error_set(error, EP_EINVAL, "storage memory: needs the name of an instance, found \"%s\"",
                               instance != NULL ? instance : "");
     snprintf(out->directory, sizeof out->directory, "/dev/shm/eventpipe-%s.store", instance);
