@@ -127,7 +127,7 @@ static void become_child(struct supervisor *supervisor, const struct child *chil
     if (pipes->keeper[0] >= 0)
         close(pipes->keeper[0]);
     redirect_standard_streams(supervisor, pipes->output[1]);
-    base_log_relay_mode(true);
+    base_log_set_relay_mode(true);
     const struct child_context context = {
         .segment = supervisor->segment,
         .config = supervisor->config,

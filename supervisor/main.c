@@ -149,7 +149,7 @@ static int run_instance(struct config *config)
         return WRONG_INPUT;
     config_hide_tokens(config);
     base_log_open(config->log_level, NULL, NULL);
-    base_log_name("supervisor");
+    base_log_set_name("supervisor");
     struct supervisor_options options = {.config = config, .daemon = true};
     struct error error = {0};
     int result = supervisor_run(&options, &error);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The output of children, as log lines. Lines of a child's own log carry a mark (base_log_relay_mode)
+ * The output of children, as log lines. Lines of a child's own log carry a mark (base_log_set_relay_mode)
  * and pass unchanged; every other line was printed by a stage. The caller reads the pipe and passes the time.
  */
 #ifndef SUPERVISOR_RELAY_H
@@ -12,7 +12,7 @@
 
 #include "src/eventpipe.h" /* enum ep_severity */
 
-#define RELAY_MARK '\x1e' /* base_log_relay_mode begins its lines with it */
+#define RELAY_MARK '\x1e' /* base_log_set_relay_mode begins its lines with it */
 #define RELAY_LINE_BYTES 4096
 #define RELAY_TAIL_BYTES 1024
 #define RELAY_NAME_BYTES 160

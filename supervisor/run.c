@@ -37,7 +37,7 @@ static void run_supervisor_process(const struct supervisor_options *options, pid
     prctl(PR_SET_PDEATHSIG, SIGTERM);
     if (getppid() != parent_pid)
         _exit(1);
-    base_log_name("supervisor");
+    base_log_set_name("supervisor");
     struct error error = {0};
     error.code = supervisor_run(options, &error);
     ssize_t ignored = write(result_fd, &error, sizeof error); /* fits into the pipe: never blocks */

@@ -74,7 +74,7 @@ void base_log_open(enum ep_severity level, ep_log_function *function, void *user
 
 /* Sets the name that precedes each log line of this process, such as "quakes/locate[3]". The supervisor
  * calls it at its start, and each worker, producer and keeper after its fork. */
-void base_log_name(const char *format, ...)
+void base_log_set_name(const char *format, ...)
 {
     char name[sizeof log_state.name];
     va_list arguments;
@@ -84,12 +84,12 @@ void base_log_name(const char *format, ...)
     base_log_clean(name, log_state.name, sizeof log_state.name);
 }
 
-void base_log_relay_mode(bool is_on)
+void base_log_set_relay_mode(bool is_on)
 {
     log_state.relay = is_on;
 }
 
-bool base_log_wanted(enum ep_severity severity)
+bool base_log_is_wanted(enum ep_severity severity)
 {
     return severity <= log_state.level;
 }
@@ -148,12 +148,12 @@ static void write_text_line(enum ep_severity severity, const char *text)
         log_state.lost++;
 }
 
-/* Writes one line to the log if the log's level includes its severity. The supervisor, producers, workers and
- * the keeper call it through base_log_error and its siblings. Keeps errno, so that a caller may log before
- * it handles an error. */
+/* Writes one line to the log if the log's level includes its severity. The supervisor, producers, workers
+ * and the keeper call it through base_log_error and its siblings. Keeps errno, so that a caller may log
+ * before it handles an error. */
 void base_log_write(enum ep_severity severity, const char *format, ...)
 {
-    if (!base_log_wanted(severity))
+    if (!base_log_is_wanted(severity))
         return;
     int saved_errno = errno;
     char message[LINE_BYTES], text[LINE_BYTES];
@@ -174,7 +174,7 @@ void base_log_write(enum ep_severity severity, const char *format, ...)
  * what it reads from its children's stderr. */
 void base_log_pass(enum ep_severity severity, const char *line)
 {
-    if (!base_log_wanted(severity))
+    if (!base_log_is_wanted(severity))
         return;
     int saved_errno = errno;
     char text[LINE_BYTES];

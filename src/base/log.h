@@ -14,8 +14,8 @@
 
 void base_log_open(enum ep_severity level, ep_log_function *function, void *user);
 /* Sets the name that precedes each line: "quakes/locate[3]", "producer quakes", "supervisor". */
-void base_log_name(const char *format, ...) __attribute__((format(printf, 1, 2)));
-bool base_log_wanted(enum ep_severity severity);
+void base_log_set_name(const char *format, ...) __attribute__((format(printf, 1, 2)));
+bool base_log_is_wanted(enum ep_severity severity);
 void base_log_write(enum ep_severity severity, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 #define base_log_error(...) base_log_write(EP_LOG_ERROR, __VA_ARGS__)
@@ -26,7 +26,7 @@ void base_log_write(enum ep_severity severity, const char *format, ...) __attrib
 /* For a child whose stderr is the supervisor's pipe. Each line is written as "\x1e<N>name: text", N
  * being the severity, without the time. The supervisor thus tells it from what stages print, and passes
  * it on with base_log_pass. */
-void base_log_relay_mode(bool is_on);
+void base_log_set_relay_mode(bool is_on);
 /* Writes a line that already begins with a process's name ("quakes/locate[3]: text"). */
 void base_log_pass(enum ep_severity severity, const char *line);
 

@@ -16,8 +16,9 @@
 /* Returns how many bytes (1 to 4) the character at `position` has, 0 if none begins there;
  * position < text_end. */
 size_t base_utf8_length(const char *position, const char *text_end);
-/* Whether the character at `position`, of character_bytes bytes, is a control character: U+0000 to U+001F, U+007F to
- * U+009F. On a terminal it could move the cursor or change colours; in the log it could forge a line. */
+/* Whether the character at `position`, of character_bytes bytes, is a control character: U+0000 to U+001F,
+ * U+007F to U+009F. On a terminal it could move the cursor or change colours; in the log it could forge a
+ * line. */
 bool base_utf8_is_control(const char *position, size_t character_bytes);
 /* Returns where to cut a text that is longer than bytes_max bytes: at most there, and not inside a
  * character. */

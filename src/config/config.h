@@ -236,7 +236,7 @@ void config_close(struct config **config);
 
 /* Calls each() once for every key that a file may have: "storage", "sources",
  * "sources[].stages[].retry.min"... */
-void config_each_key(void (*each)(const char *path, void *user), void *user);
+void config_call_for_each_key(void (*on_key)(const char *path, void *user), void *user);
 
 bool config_is_name_valid(
     const char *name); /* of instances, sources, stages: [A-Za-z0-9._-]{1,63}, not "ALL", not

@@ -68,7 +68,7 @@ static int report_unknown_placeholder(const char *placeholder, size_t placeholde
 /* Checks the URL of an http source: http or https, a host, and only known placeholders. Returns 0, or
  * EP_ECONFIG with a message. config_validate calls it for the configuration before anything is started, and
  * the producer when it opens the source. */
-int config_url_http_url_check(const char *url, struct error *error)
+int config_url_check(const char *url, struct error *error)
 {
     const char *host = skip_url_scheme(url);
 
@@ -116,8 +116,8 @@ static void write_percent_encoded(struct text *out, const char *text)
 
 /* Returns the URL of the next request: an http source's URL with cursor, limit and timeout in place of its
  * placeholders; NULL if out of memory. The caller frees it. The producer calls it for each fetch, after
- * config_url_http_url_check has accepted the URL. */
-char *config_url_http_url_fill(const char *url, const struct http_url_values *values)
+ * config_url_check has accepted the URL. */
+char *config_url_fill(const char *url, const struct http_url_values *values)
 {
     struct text out = {0};
 
@@ -172,7 +172,7 @@ static bool segment_may_be_token(const char *segment, size_t segment_bytes)
 /* Writes the URL into `buffer` as messages may show it: without user, password and query, and with *** for
  * path segments that may be tokens. The producer calls it when a fetch of an http source fails, so that no
  * secret reaches the log. */
-void config_url_http_url_public(const char *url, char *buffer, size_t buffer_bytes)
+void config_url_write_public(const char *url, char *buffer, size_t buffer_bytes)
 {
     struct text out = {0};
     const char *host = skip_url_scheme(url);

@@ -16,12 +16,12 @@ struct http_url_values {
 };
 /* Checks that it is an http or https URL with a host and known placeholders. 0, or EP_ECONFIG with a
  * message. */
-int config_url_http_url_check(const char *url, struct error *error);
+int config_url_check(const char *url, struct error *error);
 /* Returns the URL with its values percent-encoded, which the caller frees; NULL if out of memory. The
  * template must have passed the check. */
-char *config_url_http_url_fill(const char *url, const struct http_url_values *values);
+char *config_url_fill(const char *url, const struct http_url_values *values);
 /* Writes the URL for messages: without user, password and query; path segments that may be tokens are
  * hidden. */
-void config_url_http_url_public(const char *url, char *buffer, size_t buffer_bytes);
+void config_url_write_public(const char *url, char *buffer, size_t buffer_bytes);
 
 #endif

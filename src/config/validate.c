@@ -25,9 +25,9 @@
 struct check {
     const struct config *config;
     config_report *report;
-    void *user;
+    void *report_user; /* what `report` gets */
     int code;
-    char prefix[64]; /* of keys: "sources[0].stages[1]", "" at the top */
+    char key_prefix[64]; /* of keys: "sources[0].stages[1]", "" at the top */
 };
 
 /* In the supervisor, `eventpipe` or a library caller: reports what is wrong in the configuration, with the
@@ -41,11 +41,12 @@ __attribute__((format(printf, 3, 4))) static void report_problem(struct check *c
     va_start(arguments, format);
     vsnprintf(message, sizeof message, format, arguments);
     va_end(arguments);
-    snprintf(full_key, sizeof full_key, "%s%s%s", check->prefix, check->prefix[0] != '\0' ? "." : "", key);
+    snprintf(full_key, sizeof full_key, "%s%s%s", check->key_prefix, check->key_prefix[0] != '\0' ? "." : "",
+             key);
     struct config_problem problem = {.file = check->config->path, .key = full_key, .message = message};
     check->code = EP_ECONFIG;
     if (check->report != NULL)
-        check->report(&problem, check->user);
+        check->report(&problem, check->report_user);
 }
 
 /* In the supervisor, `eventpipe` or a library caller: checks that the name of an instance, source or stage
@@ -160,7 +161,7 @@ static void check_http_source(struct check *check, const struct http_source_conf
 {
     struct error error;
     bool is_url_valid = check_url(check, "url", http->url);
-    if (is_url_valid && config_url_http_url_check(http->url, &error) != 0)
+    if (is_url_valid && config_url_check(http->url, &error) != 0)
         report_problem(check, "url", "%s", error.message);
     bool has_cursor = is_url_valid && strstr(http->url, "{cursor}") != NULL;
     check_headers(check, &http->headers);
@@ -377,11 +378,12 @@ static void check_stage(struct check *check, const struct source_config *source,
 }
 
 /* In the supervisor, `eventpipe` or a library caller: checks source number `source_index` in the
- * configuration with all its stages. It sets check->prefix, so that problems name the source and stage. */
+ * configuration with all its stages. It sets check->key_prefix, so that problems name the source and
+ * stage. */
 static void check_source(struct check *check, size_t source_index)
 {
     const struct source_config *source = &check->config->sources[source_index];
-    snprintf(check->prefix, sizeof check->prefix, "sources[%zu]", source_index);
+    snprintf(check->key_prefix, sizeof check->key_prefix, "sources[%zu]", source_index);
     check_name(check, "id", source->id);
     for (size_t i = 0; i < source_index && source->id != NULL; i++) {
         const char *other_id = check->config->sources[i].id;
@@ -401,10 +403,10 @@ static void check_source(struct check *check, size_t source_index)
     if (source->stage_count == 0)
         report_problem(check, "stages", "is missing, expected a list of one stage or more");
     for (size_t i = 0; i < source->stage_count; i++) {
-        snprintf(check->prefix, sizeof check->prefix, "sources[%zu].stages[%zu]", source_index, i);
+        snprintf(check->key_prefix, sizeof check->key_prefix, "sources[%zu].stages[%zu]", source_index, i);
         check_stage(check, source, i);
     }
-    check->prefix[0] = '\0';
+    check->key_prefix[0] = '\0';
 }
 
 /* Checks the `storage` key of the configuration, which names the store. It looks at the text only and
@@ -449,7 +451,7 @@ static void check_total_counts(struct check *check)
  * calls it through its manager at the start of a run. */
 int config_validate(const struct config *config, config_report *report, void *user)
 {
-    struct check check = {.config = config, .report = report, .user = user};
+    struct check check = {.config = config, .report = report, .report_user = user};
     check_name(&check, "instance", config->instance);
     check_storage_url(&check, config->storage);
     if (config->control != NULL &&

@@ -153,7 +153,7 @@ static unsigned find_line_of_key(const struct reader *reader, const char *key)
 static void on_problem_add_line(const struct config_problem *problem, void *user)
 {
     struct reader *reader = user;
-    for (size_t i = 0; i < reader->reader_problem_count; i++)
+    for (size_t i = 0; i < reader->problem_count_before_check; i++)
         if (config_yaml_is_key_within(problem->key, reader->problems[i].key))
             return;
     if (config_yaml_is_meant_key(reader, problem->key))
@@ -166,7 +166,7 @@ static void on_problem_add_line(const struct config_problem *problem, void *user
  * and keeps each problem with its line. */
 static void check_rules(struct reader *reader, const struct config *config)
 {
-    reader->reader_problem_count = reader->problem_count;
+    reader->problem_count_before_check = reader->problem_count;
     if (reader->mark_count > 1)
         qsort(reader->marks, reader->mark_count, sizeof *reader->marks, compare_marks_by_key);
     config_validate(config, on_problem_add_line, reader);
@@ -289,7 +289,7 @@ int config_read(const char *path, config_report *report, void *user, struct conf
     report_problems(&reader, report, user);
     int code = reader.no_memory ? EP_ENOMEM : reader.problem_count > 0 ? EP_ECONFIG : EP_OK;
     if (config != NULL)
-        config->token_variables = reader.variables; /* empty if there are none or memory was short */
+        config->token_variables = reader.token_variables; /* empty if there are none or memory was short */
     free_reader(&reader);
     if (code == EP_OK)
         *out = config;

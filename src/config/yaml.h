@@ -40,15 +40,16 @@ struct reader {
     const char *file;
     char *directory; /* of the file, absolute; relative paths begin there */
     yaml_document_t document;
-    const yaml_node_t *mapping; /* the one whose keys are being read */
-    unsigned line;              /* of the key, or list element, being read */
-    char path[256];             /* of the same: "sources[0].stages[1].retry.min" */
+    const yaml_node_t *current_mapping; /* the one whose keys are being read */
+    unsigned line;                      /* of the key, or list element, being read */
+    char key_path[256];                 /* of the same: "sources[0].stages[1].retry.min" */
     struct reader_problem *problems;
-    size_t problem_count, reader_problem_count; /* all problems; those found before the rules were checked */
+    size_t problem_count,
+        problem_count_before_check; /* all problems; those found before config_validate ran */
     struct reader_mark *marks;
     size_t mark_count;
-    struct strings variables; /* of the environment, that hold tokens */
-    char **meant_keys;        /* keys that an unknown key was probably meant to be */
+    struct strings token_variables; /* of the environment, that hold tokens */
+    char **meant_keys;              /* keys that an unknown key was probably meant to be */
     size_t meant_count;
     uint64_t visit_budget; /* nodes and bytes that may still be visited, since aliases can make a small
                               file huge */
@@ -96,7 +97,7 @@ void config_yaml_report_problem_at(struct reader *reader, unsigned line, const c
                                    const char *message);
 /* Enters a member ("key" or "[3]") of what is being read. Returns what config_yaml_leave_key needs. */
 size_t config_yaml_enter_key(struct reader *reader, const char *name, unsigned line);
-/* The same for keys that the rules may report: remembers the line. */
+/* The same for keys that config_validate may report: remembers the line. */
 size_t config_yaml_enter_marked_key(struct reader *reader, const char *name, unsigned line);
 void config_yaml_leave_key(struct reader *reader, size_t outer_length);
 /* Notes that an unknown key probably meant this one, so that the rules do not report it as missing. */

@@ -234,7 +234,7 @@ static bool looks_like_variable_name(const char *text)
  * before it forks, so that no stage's program sees the token. */
 static void note_token_variable(struct reader *reader, const char *name)
 {
-    struct strings *token_variables = &reader->variables;
+    struct strings *token_variables = &reader->token_variables;
     char **larger_array = reallocarray(token_variables->at, token_variables->count + 2, sizeof *larger_array);
     if (larger_array != NULL)
         token_variables->at = larger_array;
@@ -251,10 +251,10 @@ static void note_token_variable(struct reader *reader, const char *name)
  * problem with `token_env` is reported already. */
 static void suppress_missing_token(struct reader *reader)
 {
-    char token_file_key[sizeof reader->path + 16];
-    const char *last_dot = strrchr(reader->path, '.');
-    int parent_bytes = last_dot != NULL ? (int)(last_dot + 1 - reader->path) : 0;
-    snprintf(token_file_key, sizeof token_file_key, "%.*stoken_file", parent_bytes, reader->path);
+    char token_file_key[sizeof reader->key_path + 16];
+    const char *last_dot = strrchr(reader->key_path, '.');
+    int parent_bytes = last_dot != NULL ? (int)(last_dot + 1 - reader->key_path) : 0;
+    snprintf(token_file_key, sizeof token_file_key, "%.*stoken_file", parent_bytes, reader->key_path);
     config_yaml_note_meant_key(reader, token_file_key);
 }
 

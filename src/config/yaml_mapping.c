@@ -64,11 +64,11 @@ static void report_unknown_key(struct reader *reader, const struct schema_key *k
     const char *similar_name = base_suggest_find_nearest(name, names);
     if (similar_name != NULL) {
         config_yaml_report_problem(reader, "unknown key; did you mean `%s`?", similar_name);
-        size_t path_length = strlen(reader->path), parent_length = path_length;
+        size_t path_length = strlen(reader->key_path), parent_length = path_length;
         char meant_key[256];
-        while (parent_length > 0 && reader->path[parent_length] != '.')
+        while (parent_length > 0 && reader->key_path[parent_length] != '.')
             parent_length--;
-        snprintf(meant_key, sizeof meant_key, "%.*s%s%s", (int)parent_length, reader->path,
+        snprintf(meant_key, sizeof meant_key, "%.*s%s%s", (int)parent_length, reader->key_path,
                  parent_length > 0 ? "." : "", similar_name);
         config_yaml_note_meant_key(reader, meant_key);
         return;
@@ -145,7 +145,7 @@ void config_yaml_mapping_read_keys(struct reader *reader, const struct schema_ke
                                    config_yaml_value_describe(node, found_text, sizeof found_text));
         return;
     }
-    const yaml_node_t *outer_mapping = reader->mapping;
+    const yaml_node_t *outer_mapping = reader->current_mapping;
     unsigned outer_line = reader->line;
     const yaml_node_pair_t *top = node->data.mapping.pairs.top;
     if (top - node->data.mapping.pairs.start > SCHEMA_PAIRS_MAX) {
@@ -166,12 +166,12 @@ void config_yaml_mapping_read_keys(struct reader *reader, const struct schema_ke
         }
         const char *key_text = (const char *)key_node->data.scalar.value;
         size_t outer_length = config_yaml_enter_marked_key(reader, key_text, config_yaml_get_line(key_node));
-        reader->mapping = node;
+        reader->current_mapping = node;
         if (!report_repeated_key(reader, node, pair, key_text))
             read_key_value(reader, keys, variant, key_text, value, base);
         config_yaml_leave_key(reader, outer_length);
     }
-    reader->mapping = outer_mapping;
+    reader->current_mapping = outer_mapping;
     reader->line = outer_line;
 }
 
@@ -190,11 +190,11 @@ void config_yaml_mapping_read_children(struct reader *reader, const struct schem
 static const yaml_node_t *find_mapping_value(struct reader *reader, const yaml_node_t *mapping,
                                              const char *name)
 {
-    const yaml_node_t *outer_mapping = reader->mapping;
-    reader->mapping = mapping;
+    const yaml_node_t *outer_mapping = reader->current_mapping;
+    reader->current_mapping = mapping;
     const yaml_node_t *value =
         mapping->type == YAML_MAPPING_NODE ? config_yaml_value_find_sibling(reader, name) : NULL;
-    reader->mapping = outer_mapping;
+    reader->current_mapping = outer_mapping;
     return value;
 }
 
@@ -268,12 +268,12 @@ static void report_missing_key(struct reader *reader, unsigned line, const char 
     bool is_misspelt = false;
     for (size_t i = 0; alternative_names[i] != NULL; i++) {
         size_t outer_length = config_yaml_enter_key(reader, alternative_names[i], line);
-        is_misspelt = is_misspelt || config_yaml_is_meant_key(reader, reader->path);
+        is_misspelt = is_misspelt || config_yaml_is_meant_key(reader, reader->key_path);
         config_yaml_leave_key(reader, outer_length);
     }
     size_t outer_length = config_yaml_enter_key(reader, alternative_names[0], line);
     if (is_misspelt)
-        config_yaml_note_meant_key(reader, reader->path); /* so that the rules do not report it again */
+        config_yaml_note_meant_key(reader, reader->key_path); /* so that the rules do not report it again */
     else
         config_yaml_report_problem(reader, "%s", message);
     config_yaml_leave_key(reader, outer_length);

@@ -74,7 +74,7 @@ void config_yaml_report_problem(struct reader *reader, const char *format, ...)
     va_start(arguments, format);
     vsnprintf(message, sizeof message, format, arguments);
     va_end(arguments);
-    config_yaml_report_problem_at(reader, reader->line, reader->path, message);
+    config_yaml_report_problem_at(reader, reader->line, reader->key_path, message);
 }
 
 /* In the supervisor or `eventpipe`: remembers the key that an unknown key of the configuration file was
@@ -106,10 +106,10 @@ bool config_yaml_is_meant_key(const struct reader *reader, const char *key)
  * this. */
 size_t config_yaml_enter_key(struct reader *reader, const char *name, unsigned line)
 {
-    size_t outer_length = strlen(reader->path);
+    size_t outer_length = strlen(reader->key_path);
     char clean_name[80];
     base_log_clean(name, clean_name, sizeof clean_name);
-    snprintf(reader->path + outer_length, sizeof reader->path - outer_length, "%s%s",
+    snprintf(reader->key_path + outer_length, sizeof reader->key_path - outer_length, "%s%s",
              outer_length > 0 && clean_name[0] != '[' ? "." : "", clean_name);
     reader->line = line;
     return outer_length;
@@ -122,7 +122,7 @@ size_t config_yaml_enter_marked_key(struct reader *reader, const char *name, uns
 {
     size_t outer_length = config_yaml_enter_key(reader, name, line);
     reader->marks = grow_array_if_full(reader, reader->marks, reader->mark_count, sizeof *reader->marks);
-    char *path_copy = reader->no_memory ? NULL : strdup(reader->path);
+    char *path_copy = reader->no_memory ? NULL : strdup(reader->key_path);
     if (path_copy != NULL)
         reader->marks[reader->mark_count++] = (struct reader_mark){line, path_copy};
     else
@@ -132,7 +132,7 @@ size_t config_yaml_enter_marked_key(struct reader *reader, const char *name, uns
 
 void config_yaml_leave_key(struct reader *reader, size_t outer_length)
 {
-    reader->path[outer_length] = '\0';
+    reader->key_path[outer_length] = '\0';
 }
 
 /* In the supervisor or `eventpipe`: subtracts one visit of a YAML node from the reader's budget. Returns

@@ -2,7 +2,7 @@
 /*
  * The one table of keys that a configuration file may have: name, how the value is read, where it is
  * stored, its bounds, and for which type of source or stage it is. eventpipe.yaml(5) documents exactly
- * these keys, and a test compares the two through config_each_key. Runs in the supervisor before it
+ * these keys, and a test compares the two through config_call_for_each_key. Runs in the supervisor before it
  * forks, and in `eventpipe` commands.
  *
  * Invariants
@@ -438,7 +438,7 @@ static void call_for_each_key(const struct schema_key *keys, const char *prefix,
     }
 }
 
-void config_each_key(void (*each)(const char *path, void *user), void *user)
+void config_call_for_each_key(void (*on_key)(const char *path, void *user), void *user)
 {
-    call_for_each_key(config_yaml_schema_top, "", each, user);
+    call_for_each_key(config_yaml_schema_top, "", on_key, user);
 }

@@ -60,8 +60,8 @@ const char *config_yaml_value_describe(const yaml_node_t *node, char *buffer, si
  * file that is being read, or NULL if that key is not there. */
 const yaml_node_t *config_yaml_value_find_sibling(struct reader *reader, const char *key)
 {
-    const yaml_node_pair_t *pair = reader->mapping->data.mapping.pairs.start;
-    for (; pair < reader->mapping->data.mapping.pairs.top; pair++) {
+    const yaml_node_pair_t *pair = reader->current_mapping->data.mapping.pairs.start;
+    for (; pair < reader->current_mapping->data.mapping.pairs.top; pair++) {
         const yaml_node_t *pair_key = config_yaml_get_node(reader, pair->key);
         if (pair_key->type == YAML_SCALAR_NODE && strcmp((const char *)pair_key->data.scalar.value, key) == 0)
             return config_yaml_get_node(reader, pair->value);

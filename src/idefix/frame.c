@@ -195,7 +195,7 @@ static int on_json_member(struct json_span key, struct json_span value, void *us
     struct envelope_reader *reader = user;
     unsigned member = 0;
 
-    while (member < MEMBERS && !json_split_key_is(key, json_names[member]))
+    while (member < MEMBERS && !json_split_is_key(key, json_names[member]))
         member++;
     if (member == MEMBERS || reader->seen[member])
         return 0;
@@ -217,7 +217,7 @@ static int on_json_member(struct json_span key, struct json_span value, void *us
 static bool msgpack_key_is(struct msgpack key, const char *name)
 {
     struct json_span text;
-    return json_msgpack_kind(key) == MSGPACK_TEXT && json_msgpack_content(key, &text) &&
+    return json_msgpack_kind(key) == MSGPACK_TEXT && json_msgpack_find_content(key, &text) &&
            text.bytes == strlen(name) && memcmp(text.at, name, text.bytes) == 0;
 }
 
@@ -243,7 +243,7 @@ static int on_msgpack_member(struct msgpack key, struct msgpack value, void *use
     }
     if (kind != MSGPACK_TEXT)
         return report_wrong_type(reader, msgpack_names[member]);
-    return store_member_text(reader, (enum member)member, json_msgpack_text(value));
+    return store_member_text(reader, (enum member)member, json_msgpack_copy_text(value));
 }
 
 /* Returns the number in a backend's error text "[CODE] text", 1 if it has no number, and 0 if there is

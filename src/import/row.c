@@ -138,7 +138,7 @@ static int on_stage_mark(struct msgpack key, struct msgpack value, void *user)
 {
     struct import_row *row = user;
     struct json_span name;
-    if (json_msgpack_kind(key) != MSGPACK_TEXT || !json_msgpack_content(key, &name))
+    if (json_msgpack_kind(key) != MSGPACK_TEXT || !json_msgpack_find_content(key, &name))
         return base_error_set(&row->error, EP_EPROTO, "processedStages: a stage's name is %s, expected text",
                               kind_phrases[json_msgpack_kind(key)]);
     if (memchr(name.at, '\0', name.bytes) != NULL || memchr(name.at, '\n', name.bytes) != NULL)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Reads MessagePack in place. Pure: any process, any thread, no state; only json_msgpack_text allocates.
+ * Reads MessagePack in place. Pure: any process, any thread, no state; only json_msgpack_copy_text allocates.
  *
  * Invariants
  *  1. Nothing outside the span is read, whatever it contains. So a span that json_msgpack_find_first never
@@ -177,7 +177,7 @@ bool json_msgpack_bool(struct msgpack value)
 /* Finds the bytes of a MessagePack text or byte string without copying them. Returns false for other
  * kinds. The producer reads frames and events from Idefix with it, `eventpipe import` the rows of a
  * database. */
-bool json_msgpack_content(struct msgpack value, struct json_span *content)
+bool json_msgpack_find_content(struct msgpack value, struct json_span *content)
 {
     struct msgpack_head head;
 
@@ -190,7 +190,7 @@ bool json_msgpack_content(struct msgpack value, struct json_span *content)
 /* Copies a MessagePack text to a C string, with U+FFFD for each NUL and each byte that is not UTF-8.
  * Returns NULL for other kinds or if out of memory; the caller frees the copy. The producer reads the texts
  * in Idefix frames and events with it. */
-char *json_msgpack_text(struct msgpack value)
+char *json_msgpack_copy_text(struct msgpack value)
 {
     struct msgpack_head head;
 
@@ -283,7 +283,7 @@ static int on_member_compare_key(struct msgpack key, struct msgpack value, void 
     struct key_search *search = user;
     struct json_span text;
 
-    if (json_msgpack_kind(key) != MSGPACK_TEXT || !json_msgpack_content(key, &text) ||
+    if (json_msgpack_kind(key) != MSGPACK_TEXT || !json_msgpack_find_content(key, &text) ||
         text.bytes != strlen(search->key) || memcmp(text.at, search->key, text.bytes) != 0)
         return 0;
     search->value = value;

@@ -42,10 +42,10 @@ int json_msgpack_find_first(struct msgpack input, struct msgpack *value, struct 
 enum msgpack_kind json_msgpack_kind(struct msgpack value);
 bool json_msgpack_bool(struct msgpack value); /* of a MSGPACK_BOOL */
 /* The content of MSGPACK_TEXT and MSGPACK_BYTES; false for other kinds. Text need not be UTF-8. */
-bool json_msgpack_content(struct msgpack value, struct json_span *content);
+bool json_msgpack_find_content(struct msgpack value, struct json_span *content);
 /* Returns text as an allocated C string; a NUL and each byte that is not UTF-8 become U+FFFD. NULL for
  * other kinds and if out of memory. */
-char *json_msgpack_text(struct msgpack value);
+char *json_msgpack_copy_text(struct msgpack value);
 /* As json_each_element and json_each_member. */
 int json_msgpack_each_element(struct msgpack array, int (*on_element)(struct msgpack element, void *user),
                               void *user);

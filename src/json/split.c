@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Splits JSON into pieces by its structure alone, so that one invalid element of a page does not spoil
- * the others. Pure except for json_split_key_is, which may allocate: any process, any thread.
+ * the others. Pure except for json_split_is_key, which may allocate: any process, any thread.
  *
  * Invariants
  *  1. Nothing outside the span is read, whatever it contains.
@@ -159,7 +159,7 @@ int json_split_members(struct json_span object,
 /* Returns whether a key, given with its quotes, equals a name. Only a key with escapes is decoded. The
  * Idefix client finds the members of a frame (one message on the wire) with it, and the producer those of
  * a page of events. */
-bool json_split_key_is(struct json_span key, const char *name)
+bool json_split_is_key(struct json_span key, const char *name)
 {
     size_t name_bytes = strlen(name);
 

@@ -21,7 +21,7 @@ int json_split_members(struct json_span object,
                        int (*on_member)(struct json_span key, struct json_span piece, void *user),
                        void *user);
 /* Whether a key equals this name. */
-bool json_split_key_is(struct json_span key, const char *name);
+bool json_split_is_key(struct json_span key, const char *name);
 /* Whether more than `depth` brackets are open anywhere in the text. */
 bool json_split_is_deeper_than(struct json_span text, size_t depth);
 

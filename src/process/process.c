@@ -54,7 +54,7 @@ void process_open(struct process *process, const struct child_context *child, co
 {
     *process = (struct process){.child = child, .header = child->segment.header};
     process->slot = segment_slot(&child->segment, child->slot);
-    base_log_name("%s", name);
+    base_log_set_name("%s", name);
     process_set_title("%s starting", name);
     prctl(PR_SET_NAME, "eventpiped");
 }

@@ -57,7 +57,7 @@ static int check_headers_and_token(const struct source_config *config, struct er
 static int http_open(const struct source_config *config, void **state, struct error *error)
 {
     int code = config->http.url == NULL ? base_error_set(error, EP_ECONFIG, "url is missing")
-                                        : config_url_http_url_check(config->http.url, error);
+                                        : config_url_check(config->http.url, error);
 
     if (code != 0) {
         base_error_prefix(error, "source %s", config->id);
@@ -131,11 +131,10 @@ static int http_fetch(void *state, const struct fetch *fetch, struct page *page,
 
     if (!source_http_exchange_wait_until(http->exchange, http->next_ns, fetch->abort))
         return 0;
-    char *url =
-        config_url_http_url_fill(config->http.url, &(struct http_url_values){.cursor = cursor,
-                                                                             .since = config->since,
-                                                                             .limit = fetch->limit,
-                                                                             .timeout_ms = fetch->wait_ms});
+    char *url = config_url_fill(config->http.url, &(struct http_url_values){.cursor = cursor,
+                                                                            .since = config->since,
+                                                                            .limit = fetch->limit,
+                                                                            .timeout_ms = fetch->wait_ms});
     if (url == NULL)
         return base_error_set(&failure->error, EP_ENOMEM, "out of memory for the request's URL");
     uint64_t start_ns = source_http_exchange_now_ns();
@@ -153,7 +152,7 @@ static int http_fetch(void *state, const struct fetch *fetch, struct page *page,
         code = check_cursor_progress(http, fetch, cursor, start_ns, page, failure);
     if (code != 0) {
         char public_url[256];
-        config_url_http_url_public(config->http.url, public_url, sizeof public_url);
+        config_url_write_public(config->http.url, public_url, sizeof public_url);
         base_error_prefix(&failure->error, "%s", public_url);
     }
     return code;

@@ -161,10 +161,11 @@ static int read_msgpack_text_member(struct msgpack map, const char *key, char **
     *out = NULL;
     *is_exact = true;
     *is_present = json_msgpack_find(map, key, &value) && json_msgpack_kind(value) != MSGPACK_NIL;
-    if (!*is_present || json_msgpack_kind(value) != MSGPACK_TEXT || !json_msgpack_content(value, &content))
+    if (!*is_present || json_msgpack_kind(value) != MSGPACK_TEXT ||
+        !json_msgpack_find_content(value, &content))
         return 0;
     *is_exact = memchr(content.at, '\0', content.bytes) == NULL && base_utf8_valid(content.at, content.bytes);
-    *out = json_msgpack_text(value);
+    *out = json_msgpack_copy_text(value);
     return *out == NULL ? EP_ENOMEM : 0;
 }
 
@@ -234,9 +235,9 @@ static int on_data_member(struct json_span key, struct json_span value, void *us
 {
     struct data_members *found = user;
 
-    if (found->events.at == NULL && json_split_key_is(key, "events"))
+    if (found->events.at == NULL && json_split_is_key(key, "events"))
         found->events = value;
-    else if (found->cid.at == NULL && json_split_key_is(key, "cid"))
+    else if (found->cid.at == NULL && json_split_is_key(key, "cid"))
         found->cid = value;
     return 0;
 }

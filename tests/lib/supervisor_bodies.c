@@ -71,7 +71,7 @@ static void keeper_answer(const struct child_context *child)
 void process_keeper_main(const struct child_context *child)
 {
     atomic_fetch_add(&instance_world->keeper_starts, 1);
-    base_log_name("keeper");
+    base_log_set_name("keeper");
     if (atomic_load(&instance_world->keeper_refuses)) {
         body_notice(child, NOTICE_FAILED, "the store is of another age");
         _exit(CHILD_STORE);
@@ -167,7 +167,7 @@ void process_producer_main(const struct child_context *child, uint32_t source_in
     struct shm_source *source = segment_source(&child->segment, source_index);
     struct shm_slot *slot = segment_slot(&child->segment, child->slot);
     uint32_t hint = 0;
-    base_log_name("producer %s", source->id);
+    base_log_set_name("producer %s", source->id);
     /* A producer begins with what its predecessor left, as the real one does. */
     atomic_store(&source->orphans, 1);
     body_notice(child, NOTICE_READY, "");
@@ -316,7 +316,7 @@ void process_worker_main(const struct child_context *child, uint32_t stage_index
     struct shm_stage *stage = segment_stage(segment, stage_index);
     struct shm_source *source = segment_source(segment, stage->source);
     struct shm_slot *slot = segment_slot(segment, child->slot);
-    base_log_name("%s/%s[%u]", source->id, stage->name, slot->index);
+    base_log_set_name("%s/%s[%u]", source->id, stage->name, slot->index);
     if (stage->position == 0 && atomic_load(&instance_world->open_fails)) {
         body_notice(child, NOTICE_FAILED, "no such program");
         _exit(CHILD_OPEN);

@@ -75,7 +75,7 @@ static void read_manual(struct keys *keys)
 static void the_manual_documents_every_key(void)
 {
     struct keys known = {.count = 0}, documented = {.count = 0};
-    config_each_key(keys_add, &known);
+    config_call_for_each_key(keys_add, &known);
     read_manual(&documented);
     CU_ASSERT(known.count > 50);
     for (size_t i = 0; i < known.count; i++) {
@@ -102,8 +102,8 @@ static void each_key_comes_once(void)
 {
     struct keys once = {.count = 0};
     size_t calls = 0;
-    config_each_key(keys_add, &once); /* drops repeats */
-    config_each_key(count_one, &calls);
+    config_call_for_each_key(keys_add, &once); /* drops repeats */
+    config_call_for_each_key(count_one, &calls);
     CU_ASSERT_EQUAL(calls, once.count);
     CU_ASSERT(keys_contain(&once, "sources[].stages[].retry.min"));
     CU_ASSERT(keys_contain(&once, "sources[].cursor.initial"));

@@ -113,13 +113,13 @@ static void stops_when_told(void)
 
 static void compares_keys(void)
 {
-    CU_ASSERT_TRUE(json_split_key_is((struct json_span){"\"cid\"", 5}, "cid"));
-    CU_ASSERT_TRUE(json_split_key_is((struct json_span){"\"c\\u0069d\"", 10}, "cid"));
-    CU_ASSERT_FALSE(json_split_key_is((struct json_span){"\"cide\"", 6}, "cid"));
-    CU_ASSERT_FALSE(json_split_key_is((struct json_span){"\"ci\"", 4}, "cid"));
-    CU_ASSERT_FALSE(json_split_key_is((struct json_span){"\"cid\\u0000\"", 11}, "cid"));
-    CU_ASSERT_FALSE(json_split_key_is((struct json_span){"\"c\\x69d\"", 8}, "cid"));
-    CU_ASSERT_FALSE(json_split_key_is((struct json_span){"\"\"", 2}, "cid"));
+    CU_ASSERT_TRUE(json_split_is_key((struct json_span){"\"cid\"", 5}, "cid"));
+    CU_ASSERT_TRUE(json_split_is_key((struct json_span){"\"c\\u0069d\"", 10}, "cid"));
+    CU_ASSERT_FALSE(json_split_is_key((struct json_span){"\"cide\"", 6}, "cid"));
+    CU_ASSERT_FALSE(json_split_is_key((struct json_span){"\"ci\"", 4}, "cid"));
+    CU_ASSERT_FALSE(json_split_is_key((struct json_span){"\"cid\\u0000\"", 11}, "cid"));
+    CU_ASSERT_FALSE(json_split_is_key((struct json_span){"\"c\\x69d\"", 8}, "cid"));
+    CU_ASSERT_FALSE(json_split_is_key((struct json_span){"\"\"", 2}, "cid"));
 }
 
 static void measures_depth(void)

@@ -44,7 +44,7 @@ static void capture_end(struct capture capture)
     close(capture.real_stderr);
     close(capture.read_end);
     base_log_open(EP_LOG_INFO, NULL, NULL);
-    base_log_name("%s", "");
+    base_log_set_name("%s", "");
 }
 
 static void lines_have_time_and_name(void)
@@ -52,7 +52,7 @@ static void lines_have_time_and_name(void)
     unsetenv("JOURNAL_STREAM");
     struct capture capture = capture_begin();
     base_log_open(EP_LOG_INFO, NULL, NULL);
-    base_log_name("%s/%s[%d]", "quakes", "locate", 3);
+    base_log_set_name("%s/%s[%d]", "quakes", "locate", 3);
     base_log_info("stored events=%d", 7);
     const char *line = next_write(capture);
     int year, month, day, hour, minute, second, ms, used = 0;
@@ -75,7 +75,7 @@ static void the_journal_gets_priorities(void)
              (unsigned long long)about.st_ino);
     setenv("JOURNAL_STREAM", stream, 1);
     base_log_open(EP_LOG_DEBUG, NULL, NULL);
-    base_log_name("supervisor");
+    base_log_set_name("supervisor");
     base_log_error("a");
     base_log_debug("b");
     CU_ASSERT_STRING_EQUAL(next_write(capture), "<3>supervisor: a\n");
@@ -92,9 +92,9 @@ static void less_than_wanted_is_not_written(void)
 {
     struct capture capture = capture_begin();
     base_log_open(EP_LOG_WARNING, NULL, NULL);
-    CU_ASSERT_TRUE(base_log_wanted(EP_LOG_ERROR));
-    CU_ASSERT_TRUE(base_log_wanted(EP_LOG_WARNING));
-    CU_ASSERT_FALSE(base_log_wanted(EP_LOG_INFO));
+    CU_ASSERT_TRUE(base_log_is_wanted(EP_LOG_ERROR));
+    CU_ASSERT_TRUE(base_log_is_wanted(EP_LOG_WARNING));
+    CU_ASSERT_FALSE(base_log_is_wanted(EP_LOG_INFO));
     base_log_info("no");
     base_log_pass(EP_LOG_DEBUG, "no: no");
     CU_ASSERT_STRING_EQUAL(next_write(capture), "");
@@ -110,7 +110,7 @@ static void a_line_is_one_write_and_cannot_be_forged(void)
     memset(long_text, 'x', sizeof long_text - 1);
     long_text[sizeof long_text - 1] = '\0';
     base_log_open(EP_LOG_INFO, NULL, NULL);
-    base_log_name("worker");
+    base_log_set_name("worker");
     base_log_info("first\nsecond\x1b[31m\r\x7f\xc2\x9b");
     CU_ASSERT_STRING_EQUAL(next_write(capture) + 24, "worker: first?second?[31m???\n");
     base_log_info("%s", long_text);
@@ -125,7 +125,7 @@ static void a_full_pipe_loses_lines_and_says_so(void)
 {
     struct capture capture = capture_begin();
     base_log_open(EP_LOG_INFO, NULL, NULL);
-    base_log_name("worker");
+    base_log_set_name("worker");
     char junk[4096] = "";
     while (write(STDERR_FILENO, junk, sizeof junk) > 0)
         ;
@@ -147,13 +147,13 @@ static void relayed_lines_are_marked(void)
 {
     struct capture capture = capture_begin();
     base_log_open(EP_LOG_INFO, NULL, NULL);
-    base_log_name("producer quakes");
-    base_log_relay_mode(true);
+    base_log_set_name("producer quakes");
+    base_log_set_relay_mode(true);
     base_log_warning("odd");
     CU_ASSERT_STRING_EQUAL(next_write(capture), "\x1e<4>producer quakes: odd\n");
     base_log_pass(EP_LOG_ERROR, "quakes/locate[3]: bad");
     CU_ASSERT_STRING_EQUAL(next_write(capture), "\x1e<3>quakes/locate[3]: bad\n");
-    base_log_relay_mode(false);
+    base_log_set_relay_mode(false);
     base_log_pass(EP_LOG_ERROR, "quakes/locate[3]: b\x1e<3>d");
     CU_ASSERT_STRING_EQUAL(next_write(capture) + 24, "quakes/locate[3]: b?<3>d\n");
     capture_end(capture);
@@ -173,14 +173,15 @@ static void a_function_takes_the_place_of_stderr(void)
 {
     struct capture capture = capture_begin();
     base_log_open(EP_LOG_INFO, called, called_line);
-    base_log_name("a");
+    base_log_set_name("a");
     base_log_warning("b\nc");
     CU_ASSERT_STRING_EQUAL(called_line, "a: b?c");
     CU_ASSERT_EQUAL(called_severity, EP_LOG_WARNING);
     base_log_pass(EP_LOG_INFO, "x: y");
     CU_ASSERT_STRING_EQUAL(called_line, "x: y");
     CU_ASSERT_STRING_EQUAL(next_write(capture), "");
-    base_log_relay_mode(true); /* in a child: the supervisor calls the function when it passes the line on */
+    base_log_set_relay_mode(
+        true); /* in a child: the supervisor calls the function when it passes the line on */
     base_log_warning("z");
     CU_ASSERT_STRING_EQUAL(called_line, "x: y");
     CU_ASSERT_STRING_EQUAL(next_write(capture), "\x1e<4>a: z\n");

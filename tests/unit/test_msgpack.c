@@ -192,14 +192,14 @@ static void hands_out_content(void)
                    other = msgpack_unhex("91 a161"), yes = msgpack_unhex("c3"), no = msgpack_unhex("c2");
     struct json_span content;
 
-    CU_ASSERT_TRUE(json_msgpack_content(text, &content));
+    CU_ASSERT_TRUE(json_msgpack_find_content(text, &content));
     CU_ASSERT_TRUE(content.bytes == 3 && memcmp(content.at, "a\0b", 3) == 0);
-    CU_ASSERT_TRUE(json_msgpack_content(bytes, &content));
+    CU_ASSERT_TRUE(json_msgpack_find_content(bytes, &content));
     CU_ASSERT_TRUE(content.bytes == 2 && memcmp(content.at, "\0\xFF", 2) == 0);
-    CU_ASSERT_FALSE(json_msgpack_content(other, &content));
+    CU_ASSERT_FALSE(json_msgpack_find_content(other, &content));
     CU_ASSERT_TRUE(json_msgpack_bool(yes));
     CU_ASSERT_FALSE(json_msgpack_bool(no));
-    CU_ASSERT_PTR_NULL(json_msgpack_text(bytes));
+    CU_ASSERT_PTR_NULL(json_msgpack_copy_text(bytes));
     msgpack_unhex_free(text), msgpack_unhex_free(bytes), msgpack_unhex_free(other), msgpack_unhex_free(yes),
         msgpack_unhex_free(no);
 }
@@ -221,7 +221,7 @@ static void makes_text_a_c_string(void)
 
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
         struct msgpack value = msgpack_unhex(texts[i][0]);
-        char *text = json_msgpack_text(value);
+        char *text = json_msgpack_copy_text(value);
         CU_ASSERT_PTR_NOT_NULL_FATAL(text);
         CU_ASSERT_STRING_EQUAL(text, texts[i][1]);
         free(text);
@@ -307,7 +307,7 @@ static void survives_unchecked_spans(void)
     CU_ASSERT_EQUAL(sum.calls, 2);
     CU_ASSERT_EQUAL(json_msgpack_convert_to_json(cut, &out, NULL), EP_EPROTO);
     CU_ASSERT_EQUAL(json_msgpack_convert_to_json(none, &out, NULL), EP_EPROTO);
-    CU_ASSERT_FALSE(json_msgpack_content(none, &content));
+    CU_ASSERT_FALSE(json_msgpack_find_content(none, &content));
     CU_ASSERT_FALSE(json_msgpack_bool(none));
     CU_ASSERT_FALSE(json_msgpack_find(none, "a", &value));
     base_text_free(&out);

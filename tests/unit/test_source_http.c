@@ -241,16 +241,17 @@ static void checks_templates(void)
     struct error error = {0};
 
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
-        CU_ASSERT_EQUAL(config_url_http_url_check(bad[i], &error), EP_ECONFIG);
-    CU_ASSERT_EQUAL(config_url_http_url_check("http://h/{cursr}?{limit}", &error), EP_ECONFIG);
+        CU_ASSERT_EQUAL(config_url_check(bad[i], &error), EP_ECONFIG);
+    CU_ASSERT_EQUAL(config_url_check("http://h/{cursr}?{limit}", &error), EP_ECONFIG);
     CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "unknown placeholder {cursr}"));
-    CU_ASSERT_EQUAL(config_url_http_url_check(
-                        "HTTPS://h:1/{cursor}?l={limit}&t={timeout}&m={timeout_ms}&s={since}", &error),
+    CU_ASSERT_EQUAL(config_url_check("HTTPS://h:1/{cursor}?l={limit}&t={timeout}&m={timeout_ms}&s={since}",
+                                     &error),
                     0);
 
-    char *url = config_url_http_url_fill(
-        "http://h/{cursor}?l={limit}&t={timeout}&m={timeout_ms}&s={since}&c={cursor}",
-        &(struct http_url_values){.cursor = "a/b c~\xC3\xA9", .limit = 7, .timeout_ms = 1001});
+    char *url = config_url_fill("http://h/{cursor}?l={limit}&t={timeout}&m={timeout_ms}&s={since}&c={cursor}",
+                                &(struct http_url_values){.cursor = "a/b c~\xC3\xA9",
+                                                          .limit = 7,
+                                                          .timeout_ms = 1001});
     CU_ASSERT_STRING_EQUAL(url, "http://h/a%2Fb%20c~%C3%A9?l=7&t=2&m=1001&s=&c=a%2Fb%20c~%C3%A9");
     free(url);
 }
@@ -259,13 +260,13 @@ static void hides_secrets_of_urls(void)
 {
     char shown[128];
 
-    config_url_http_url_public("https://u:p@api.example:8443/a/b?token=x#y", shown, sizeof shown);
+    config_url_write_public("https://u:p@api.example:8443/a/b?token=x#y", shown, sizeof shown);
     CU_ASSERT_STRING_EQUAL(shown, "https://api.example:8443/a/b");
-    config_url_http_url_public(
+    config_url_write_public(
         "https://api.example/bot123456:ABC-DEF1234ghIkl-zyx57W2v1u123ew11/getUpdates?offset=1", shown,
         sizeof shown);
     CU_ASSERT_STRING_EQUAL(shown, "https://api.example/***/getUpdates");
-    config_url_http_url_public("http://p@ss@h", shown, sizeof shown);
+    config_url_write_public("http://p@ss@h", shown, sizeof shown);
     CU_ASSERT_STRING_EQUAL(shown, "http://h");
 }
 
