@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Reads a configuration file in steps: bytes, YAML, the schema's keys, the rules. Reports every problem
+ * Reads a configuration file in steps: bytes, YAML, the schema's keys, config_validate. Reports every problem
  * in one run, in file order. Runs in the supervisor before the first fork, and in the command line.
  *
  * Invariants
@@ -115,7 +115,7 @@ static void read_yaml_document(struct reader *reader, const char *file_text, siz
     yaml_parser_delete(&parser);
 }
 
-/* ---- the rules and the report ---- */
+/* ---- config_validate and the report ---- */
 
 /* In the supervisor or `eventpipe`: orders the remembered keys of the configuration file by name, for qsort
  * and bsearch, which find_line_of_key needs. */
@@ -277,7 +277,7 @@ int config_read(const char *path, config_report *report, void *user, struct conf
         reader.visit_budget = BUDGET + 4 * file_bytes;
         read_yaml_document(&reader, file_text, file_bytes, config);
         bool has_yaml =
-            true; /* false after a problem without a key: then there is nothing to apply rules to */
+            true; /* false after a problem without a key: then there is nothing for config_validate */
         for (size_t i = 0; i < reader.problem_count; i++)
             has_yaml = has_yaml && reader.problems[i].key[0] != '\0';
         if (has_yaml && !reader.budget_exhausted && !reader.no_memory)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Inside the configuration's reader. Only the files of the reader include this:
- *   yaml.c            the file, the document, the rules
+ *   yaml.c            the file, the document, config_validate
  *   yaml_reader.c     the problems found, the key being read, the budget
  *   yaml_syntax.c     explains what is not YAML
  *   yaml_schema.c     the table of keys
@@ -100,7 +100,7 @@ size_t config_yaml_enter_key(struct reader *reader, const char *name, unsigned l
 /* The same for keys that config_validate may report: remembers the line. */
 size_t config_yaml_enter_marked_key(struct reader *reader, const char *name, unsigned line);
 void config_yaml_leave_key(struct reader *reader, size_t outer_length);
-/* Notes that an unknown key probably meant this one, so that the rules do not report it as missing. */
+/* Notes that an unknown key probably meant this one, so that config_validate does not report it. */
 void config_yaml_note_meant_key(struct reader *reader, const char *key);
 /* Whether a key, such as sources[0].retry.min, is outer_key or lies within it. */
 bool config_yaml_is_key_within(const char *key, const char *outer_key);

@@ -272,8 +272,8 @@ static void report_missing_key(struct reader *reader, unsigned line, const char 
         config_yaml_leave_key(reader, outer_length);
     }
     size_t outer_length = config_yaml_enter_key(reader, alternative_names[0], line);
-    if (is_misspelt)
-        config_yaml_note_meant_key(reader, reader->key_path); /* so that the rules do not report it again */
+    if (is_misspelt) /* keeps config_validate from reporting it again */
+        config_yaml_note_meant_key(reader, reader->key_path);
     else
         config_yaml_report_problem(reader, "%s", message);
     config_yaml_leave_key(reader, outer_length);

@@ -136,7 +136,7 @@ uint64_t json_msgpack_head_read_integer(const struct msgpack_head *head, bool *i
 
 /* Finds where the first MessagePack value of the input ends, and checks all lengths in it against the
  * bytes that are there. Returns 0, or EP_EPROTO with a message. The producer calls it first for each
- * untrusted frame from Idefix, `eventpipe import` for each row of a database. */
+ * untrusted frame (message) from Idefix, `eventpipe import` for each row of a database. */
 int json_msgpack_find_first(struct msgpack input, struct msgpack *value, struct error *error)
 {
     size_t offset = 0;
@@ -253,7 +253,7 @@ int json_msgpack_each_element(struct msgpack array, int (*on_element)(struct msg
 
 /* Calls on_member for each key and value of a MessagePack map until a call returns nonzero. Returns what
  * the last call returned, 0 for an empty map, EP_EINVAL if the value is no map. The producer reads an
- * Idefix frame with it, `eventpipe import` the marks of a row. */
+ * Idefix frame (message) with it, `eventpipe import` the marks of a row. */
 int json_msgpack_each_member(struct msgpack map,
                              int (*on_member)(struct msgpack key, struct msgpack value, void *user),
                              void *user)
