@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The SQLite engine: the full check of the store. Runs in the keeper, and in the command line for a store that
- * no daemon holds. The check reads everything in one read transaction and is slow.
+ * The SQLite engine: the full check of the store. Runs in the keeper, and in the command line for a
+ * store that no daemon holds. The check reads everything in one read transaction and is slow.
  *
  * Survived: damage of any kind is reported as a fault.
  */
@@ -62,10 +62,11 @@ static const char *const fault_queries[] = {
     "WHERE s.delayed <> d OR s.held <> h OR s.dead <> x",
 };
 
-/* Reports one result of the full check: a result that begins with "***" is split, so that each of its lines
- * is one fault. SQLite's integrity_check puts all faults of damaged pages into one such result. Runs in the
- * keeper for `eventpipe check`, or in the command line while the daemon is down. */
-static void report_lines(const char *message, void (*report)(const char *message, void *user), void *user)
+/* Reports one result row of the full check of the store. A row that begins with "***" is split, so that
+ * each of its lines is one fault: SQLite's integrity_check puts all faults of damaged pages into one such
+ * row. The keeper runs it for `eventpipe check`, the command line while the daemon is down. */
+static void report_fault_lines(const char *message, void (*report)(const char *message, void *user),
+                               void *user)
 {
     char *copy = strncmp(message, "***", 3) == 0 ? strdup(message) : NULL;
     if (copy == NULL) {
@@ -80,11 +81,11 @@ static void report_lines(const char *message, void (*report)(const char *message
     free(copy);
 }
 
-/* Runs one query of the full check and reports each row that it returns as a fault. Returns 0 also if there
- * were faults; a negative code if the query failed. Runs in the keeper for `eventpipe check`, or in the
- * command line while the daemon is down. */
-static int report_rows(struct store_sqlite *store, const char *sql,
-                       void (*report)(const char *message, void *user), void *user)
+/* Runs one query of the full check of the store and reports each row that it returns as a fault. Returns 0
+ * also if there were faults; a negative code if the query failed. The keeper runs it for `eventpipe check`,
+ * the command line while the daemon is down. */
+static int report_query_faults(struct store_sqlite *store, const char *sql,
+                               void (*report)(const char *message, void *user), void *user)
 {
     sqlite3_stmt *statement = NULL;
     int result = sqlite3_prepare_v2(store->db, sql, -1, &statement, NULL);
@@ -92,7 +93,7 @@ static int report_rows(struct store_sqlite *store, const char *sql,
         result = sqlite3_step(statement);
         const char *message = result == SQLITE_ROW ? (const char *)sqlite3_column_text(statement, 0) : NULL;
         if (message != NULL && strcmp(message, "ok") != 0) /* "ok": no fault was found */
-            report_lines(message, report, user);
+            report_fault_lines(message, report, user);
     }
     int code = result == SQLITE_DONE ? 0 : store_sqlite_fail(store, sqlite3_extended_errcode(store->db));
     sqlite3_finalize(statement);
@@ -109,9 +110,9 @@ int store_sqlite_check(struct store *base, void (*report)(const char *message, v
     int code = store_sqlite_begin_read(store);
     if (code != 0)
         return code;
-    code = report_rows(store, "PRAGMA integrity_check(100)", report, user);
+    code = report_query_faults(store, "PRAGMA integrity_check(100)", report, user);
     for (size_t i = 0; code == 0 && i < sizeof fault_queries / sizeof fault_queries[0]; i++)
-        code = report_rows(store, fault_queries[i], report, user);
+        code = report_query_faults(store, fault_queries[i], report, user);
     code = store_sqlite_end_transaction(store, code);
     if (code == EP_ESTORE) { /* so damaged that the check cannot go on: this is a fault, too */
         report(base->error.message, user);

@@ -16,24 +16,25 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Returns EP_EINVAL for a claim whose token is not of this start of the daemon, else 0. Such a lock would
- * not count as one, and two workers could get the same event. Each claim of a producer starts with it. */
-int store_sqlite_claim_check_token(struct store_sqlite *store, const struct store_claim *claim)
+/* Refuses a claim whose token is of another start of the daemon: EP_EINVAL, else 0. A token is the number
+ * of a claim, with which the store locks its events; one of another start is no lock, and two workers could
+ * get the same event. Each claim of a producer in the SQLite store starts with it. */
+int store_sqlite_check_claim_token(struct store_sqlite *store, const struct store_claim *claim)
 {
     if (claim->limit == 0)
         return 0;
-    if ((int64_t)claim->token >= store->first_valid_token && (int64_t)claim->token > 0 &&
+    if ((int64_t)claim->token >= store->lowest_valid_token && (int64_t)claim->token > 0 &&
         (claim->token >> 40) == store->start_number)
         return 0;
-    return base_error_set(&store->store.error, EP_EINVAL,
+    return base_error_set(&store->base.error, EP_EINVAL,
                           "%s: refused a claim with a token of another start of the daemon (a bug in "
                           "eventpipe); restart the daemon",
                           store->path);
 }
 
-/* Sets *next_id to the id that the next event of a source will get. Returns 0, or EP_ENOENT if the store
- * lacks the source. The producer calls it for each page and claim, the keeper for `eventpipe inject`,
- * `eventpipe import` for each source, and a scan that reads around damage. */
+/* Sets *next_id to the id that the next event of a source will get in the store. Returns 0, or EP_ENOENT if
+ * the store lacks the source. The producer calls it for each page and claim, the keeper for `eventpipe
+ * inject`, `eventpipe import` for each source, and a list that reads around damage. */
 int store_sqlite_read_next_event_id(struct store_sqlite *store, int64_t source, int64_t *next_id)
 {
     sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_SOURCE_NEXT);
@@ -43,7 +44,7 @@ int store_sqlite_read_next_event_id(struct store_sqlite *store, int64_t source, 
         return code;
     if (code == 0)
         return base_error_set(
-            &store->store.error, EP_ENOENT,
+            &store->base.error, EP_ENOENT,
             "%s: the store does not contain this source (was the file replaced?); restart the daemon",
             store->path);
     *next_id = EVENT_FIRST(source) + sqlite3_column_int64(statement, 0);
@@ -51,60 +52,64 @@ int store_sqlite_read_next_event_id(struct store_sqlite *store, int64_t source, 
     return 0;
 }
 
-/* Adds an event to the claim's result, with a copy of its list of done stages, from which the producer
- * learns the stage that gets it. Returns 0 or EP_ENOMEM. The producer runs it for each event that its claim
- * finds. */
-int store_sqlite_claim_add_event(struct store_sqlite *store, int64_t event, const char *done)
+/* Adds an event of the store to the events of the open claim, with a copy of its list of done stages, from
+ * which the producer learns the stage that gets it. Returns 0 or EP_ENOMEM. The producer runs it for each
+ * event that its claim finds. */
+int store_sqlite_add_event_to_claim(struct store_sqlite *store, int64_t event, const char *done)
 {
-    struct store_sqlite_claiming *claiming = &store->claiming;
-    if (claiming->count == claiming->capacity) {
-        size_t capacity = claiming->capacity == 0 ? 64 : 2 * claiming->capacity;
-        struct store_claimed_event *events = realloc(claiming->events, capacity * sizeof *events);
+    struct store_sqlite_open_claim *open_claim = &store->open_claim;
+    if (open_claim->count == open_claim->capacity) {
+        size_t capacity = open_claim->capacity == 0 ? 64 : 2 * open_claim->capacity;
+        struct store_claimed_event *events = realloc(open_claim->events, capacity * sizeof *events);
         if (events == NULL)
             return store_sqlite_fail(store, SQLITE_NOMEM);
-        claiming->events = events;
-        claiming->capacity = capacity;
+        open_claim->events = events;
+        open_claim->capacity = capacity;
     }
     done = *done == '\0' ? "" : strdup(done);
     if (done == NULL)
         return store_sqlite_fail(store, SQLITE_NOMEM);
-    claiming->events[claiming->count++] = (struct store_claimed_event){event, done};
+    open_claim->events[open_claim->count++] = (struct store_claimed_event){event, done};
     return 0;
 }
 
-/* Empties the claim's result and frees its texts. The producer runs it at the end of each claim and after a
- * failed one; closing the handle does, too. */
-void store_sqlite_claim_forget_events(struct store_sqlite *store)
+/* Empties the store handle's list of claimed events and frees their texts. The producer runs it at the end
+ * of each claim and after a failed one; closing the handle does, too. */
+void store_sqlite_forget_claimed_events(struct store_sqlite *store)
 {
-    struct store_sqlite_claiming *claiming = &store->claiming;
-    for (size_t i = 0; i < claiming->count; i++)
-        if (*claiming->events[i].done != '\0')
-            free((char *)claiming->events[i].done);
-    claiming->count = 0;
+    struct store_sqlite_open_claim *open_claim = &store->open_claim;
+    for (size_t i = 0; i < open_claim->count; i++)
+        if (*open_claim->events[i].done != '\0')
+            free((char *)open_claim->events[i].done);
+    open_claim->count = 0;
 }
 
-/* Claims ready events with ids from *from up to, but not including, `to`: oldest first, up to the claim's
- * limit. Sets *from past the events it has seen, and *is_limit_reached if ready events are left. Returns 0
- * or a negative code. The producer runs it in the transaction of a claim or a page. */
+/* Claims ready events with ids from *search_start up to, but not including, search_end, oldest first, until
+ * the open claim has claim->limit events: stores the claim's token in them as their lock. Events with a
+ * token below lowest_valid_token (of an earlier start of the daemon) count as ready. Sets *search_start to
+ * the first event that is left, and *is_limit_reached if one is. Returns 0 or a negative code. The producer
+ * runs it in the store transaction of a claim or a page. */
 int store_sqlite_claim_ready_events(struct store_sqlite *store, const struct store_claim *claim,
-                                    int64_t *from, int64_t to, bool *is_limit_reached)
+                                    int64_t *search_start, int64_t search_end, bool *is_limit_reached)
 {
     sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_CLAIM_SCAN);
-    store_sqlite_bind(store, statement, 1, *from);
-    store_sqlite_bind(store, statement, 2, to);
-    store_sqlite_bind(store, statement, 3, store->first_valid_token);
-    store_sqlite_bind(store, statement, 4, store_sqlite_signed((uint64_t)claim->limit + 1));
-    const struct store_sqlite_claiming *claiming = &store->claiming;
+    store_sqlite_bind(store, statement, 1, *search_start);
+    store_sqlite_bind(store, statement, 2, search_end);
+    store_sqlite_bind(store, statement, 3, store->lowest_valid_token);
+    store_sqlite_bind(store, statement, 4,
+                      store_sqlite_signed((uint64_t)claim->limit +
+                                          1)); /* one more shows whether events are left */
+    const struct store_sqlite_open_claim *open_claim = &store->open_claim;
     int code;
     *is_limit_reached = false;
     while ((code = store_sqlite_step_statement(store, statement)) == 1) {
         int64_t event = sqlite3_column_int64(statement, 0);
-        *is_limit_reached = claiming->count == claim->limit;
+        *is_limit_reached = open_claim->count == claim->limit;
         if (!*is_limit_reached)
-            code =
-                store_sqlite_claim_add_event(store, event, (const char *)sqlite3_column_text(statement, 1));
+            code = store_sqlite_add_event_to_claim(store, event,
+                                                   (const char *)sqlite3_column_text(statement, 1));
         if (*is_limit_reached || code < 0) {
-            *from = event;
+            *search_start = event;
             sqlite3_reset(statement);
             break;
         }
@@ -112,21 +117,21 @@ int store_sqlite_claim_ready_events(struct store_sqlite *store, const struct sto
     if (code < 0)
         return code;
     if (!*is_limit_reached)
-        *from = to;
-    if (claiming->count == 0)
+        *search_start = search_end;
+    if (open_claim->count == 0)
         return 0;
     statement = store_sqlite_use_statement(store, SQL_CLAIM_TAKE);
     store_sqlite_bind(store, statement, 1, (int64_t)claim->token);
-    store_sqlite_bind(store, statement, 2, claiming->events[0].event);
-    store_sqlite_bind(store, statement, 3, claiming->events[claiming->count - 1].event);
-    store_sqlite_bind(store, statement, 4, store->first_valid_token);
+    store_sqlite_bind(store, statement, 2, open_claim->events[0].event);
+    store_sqlite_bind(store, statement, 3, open_claim->events[open_claim->count - 1].event);
+    store_sqlite_bind(store, statement, 4, store->lowest_valid_token);
     return store_sqlite_run_statement(store, statement);
 }
 
-/* Sets *due_ms to the wall-clock time at which the earliest delayed event of a source is due for its retry,
- * or to UINT64_MAX if none is delayed. Returns 0 or a negative code. The producer runs it in each claim, to
- * know how long it may sleep. */
-static int read_next_due(struct store_sqlite *store, int64_t source, uint64_t *due_ms)
+/* Sets *due_ms to the wall-clock time at which the earliest delayed event of a source in the store is due
+ * for its retry, or to UINT64_MAX if none is delayed. Returns 0 or a negative code. The producer runs it in
+ * each claim, to know how long it may sleep. */
+static int read_earliest_retry_time(struct store_sqlite *store, int64_t source, uint64_t *due_ms)
 {
     sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_NEXT_DUE);
     store_sqlite_bind(store, statement, 1, source);
@@ -140,30 +145,31 @@ static int read_next_due(struct store_sqlite *store, int64_t source, uint64_t *d
     return code;
 }
 
-/* Sets *found to whether the source has an event to claim, and *due_ms as read_next_due does. It only
- * reads, because usually there is none, and a write transaction would block other writers for nothing.
- * Returns 0 or a negative code. Each claim of a producer starts with it. */
-static int find_claimable(struct store_sqlite *store, int64_t source, uint64_t now_ms, bool *found,
-                          uint64_t *due_ms)
+/* Sets *is_found to whether the store has an event of the source to claim (ready, or delayed and due), and
+ * *due_ms as read_earliest_retry_time does. It only reads: usually there is none, and a write transaction
+ * would block other writers for nothing. Returns 0 or a negative code. Each claim of a producer starts with
+ * it. */
+static int find_claimable_event(struct store_sqlite *store, int64_t source, uint64_t now_ms, bool *is_found,
+                                uint64_t *due_ms)
 {
-    int64_t next = 0, from = store_sqlite_get_low_water_mark(store, source);
+    int64_t next_event = 0, low_water_mark = store_sqlite_get_low_water_mark(store, source);
     int code = store_sqlite_begin_read(store);
     if (code != 0)
         return code;
-    code = store_sqlite_read_next_event_id(store, source, &next);
+    code = store_sqlite_read_next_event_id(store, source, &next_event);
     if (code == 0)
-        code = read_next_due(store, source, due_ms);
-    *found = code == 0 && *due_ms <= now_ms;
-    if (code == 0 && !*found) {
+        code = read_earliest_retry_time(store, source, due_ms);
+    *is_found = code == 0 && *due_ms <= now_ms;
+    if (code == 0 && !*is_found) {
         sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_CLAIM_SCAN);
-        store_sqlite_bind(store, statement, 1, from);
-        store_sqlite_bind(store, statement, 2, next);
-        store_sqlite_bind(store, statement, 3, store->first_valid_token);
+        store_sqlite_bind(store, statement, 1, low_water_mark);
+        store_sqlite_bind(store, statement, 2, next_event);
+        store_sqlite_bind(store, statement, 3, store->lowest_valid_token);
         store_sqlite_bind(store, statement, 4, 1);
         code = store_sqlite_step_statement(store, statement);
-        *found = code == 1;
+        *is_found = code == 1;
         if (code == 1) {
-            next = sqlite3_column_int64(statement, 0);
+            next_event = sqlite3_column_int64(statement, 0);
             sqlite3_reset(statement);
             code = 0;
         }
@@ -171,20 +177,20 @@ static int find_claimable(struct store_sqlite *store, int64_t source, uint64_t n
     bool has_scanned = code == 0 && *due_ms > now_ms;
     code = store_sqlite_end_transaction(store, code);
     if (code == 0 && has_scanned)
-        store_sqlite_set_low_water_mark(store, source, next);
+        store_sqlite_set_low_water_mark(store, source, next_event);
     return code;
 }
 
-/* Sets *retry_limit to how many due retries this claim may include: half of its limit while other events
- * are ready, so that retries never starve new events. Claims of a single event alternate. Returns 0 or a
- * negative code. The producer runs it inside a claim's transaction. */
-static int compute_retry_limit(struct store_sqlite *store, const struct store_claim *claim, int64_t from,
-                               int64_t to, size_t *retry_limit)
+/* Sets *retry_limit to how many due retries this claim may include: half of its limit while other events of
+ * the store are ready from search_start on, so that retries never starve new events. Claims of a single
+ * event alternate. Returns 0 or a negative code. The producer runs it inside a claim's transaction. */
+static int compute_retry_limit(struct store_sqlite *store, const struct store_claim *claim,
+                               int64_t search_start, int64_t search_end, size_t *retry_limit)
 {
     sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_CLAIM_SCAN);
-    store_sqlite_bind(store, statement, 1, from);
-    store_sqlite_bind(store, statement, 2, to);
-    store_sqlite_bind(store, statement, 3, store->first_valid_token);
+    store_sqlite_bind(store, statement, 1, search_start);
+    store_sqlite_bind(store, statement, 2, search_end);
+    store_sqlite_bind(store, statement, 3, store->lowest_valid_token);
     store_sqlite_bind(store, statement, 4, 1);
     int code = store_sqlite_step_statement(store, statement);
     *retry_limit = claim->limit;
@@ -196,9 +202,9 @@ static int compute_retry_limit(struct store_sqlite *store, const struct store_cl
     return 0;
 }
 
-/* Makes up to `limit` delayed events ready whose retry is due; *low_water_mark is lowered to the oldest of
- * them, so that the claim finds it. Returns 0 or a negative code. The producer runs it inside a claim's
- * transaction. */
+/* Makes up to `limit` delayed events of the store ready whose retry is due, and lowers *low_water_mark,
+ * where the claim starts its search, to the oldest of them. Returns 0 or a negative code. The producer runs
+ * it inside a claim's transaction. */
 static int resume_due_events(struct store_sqlite *store, int64_t source, uint64_t now_ms, size_t limit,
                              int64_t *low_water_mark)
 {
@@ -223,44 +229,45 @@ static int resume_due_events(struct store_sqlite *store, int64_t source, uint64_
                                       &(struct store_sqlite_tally){.delayed = -(int64_t)due_count});
 }
 
-/* Ends the first half of a claim. If code is 0, the transaction stays open, so that the producer can record
- * the claimed events before store_claim_end commits; otherwise it is rolled back. Returns code. */
-int store_sqlite_claim_leave_open(struct store_sqlite *store, int code, int64_t source,
+/* Ends the first of the two steps of a claim. If code is 0, the store's transaction stays open, so that the
+ * producer can record the claimed events in shared memory before store_claim_end commits; otherwise it is
+ * rolled back. Returns code. */
+int store_sqlite_leave_claim_open(struct store_sqlite *store, int code, int64_t source,
                                   int64_t low_water_mark, bool durable)
 {
-    struct store_sqlite_claiming *claiming = &store->claiming;
+    struct store_sqlite_open_claim *open_claim = &store->open_claim;
     if (code != 0) {
-        store_sqlite_claim_forget_events(store);
+        store_sqlite_forget_claimed_events(store);
         return store_sqlite_end_transaction(store, code);
     }
-    claiming->open = true;
-    claiming->durable = durable;
-    claiming->source = source;
-    claiming->low_water_mark = low_water_mark;
+    open_claim->is_open = true;
+    open_claim->durable = durable;
+    open_claim->source = source;
+    open_claim->low_water_mark = low_water_mark;
     return 0;
 }
 
 /* store_claim_end of the SQLite engine: commits a claim. Returns 0 or a negative code. The producer calls
- * it after it has recorded each claimed event in a ticket, so that even a producer that is killed leaves no
- * lock in the store without a ticket. */
+ * it after it has recorded each claimed event in a ticket (which says in shared memory what process has the
+ * event), so that even a producer that is killed leaves no lock in the store without a ticket. */
 int store_sqlite_claim_end(struct store *base)
 {
     struct store_sqlite *store = store_sqlite_of(base);
-    struct store_sqlite_claiming *claiming = &store->claiming;
-    if (!claiming->open)
+    struct store_sqlite_open_claim *open_claim = &store->open_claim;
+    if (!open_claim->is_open)
         return 0; /* the claim found nothing, so it wrote nothing */
-    claiming->open = false;
-    store_sqlite_claim_forget_events(store);
-    int code = claiming->durable ? store_sqlite_end_transaction(store, 0)
-                                 : store_sqlite_end_transaction_unsynced(store, 0);
+    open_claim->is_open = false;
+    store_sqlite_forget_claimed_events(store);
+    int code = open_claim->durable ? store_sqlite_end_transaction(store, 0)
+                                   : store_sqlite_end_transaction_unsynced(store, 0);
     if (code == 0)
-        store_sqlite_set_low_water_mark(store, claiming->source, claiming->low_water_mark);
+        store_sqlite_set_low_water_mark(store, open_claim->source, open_claim->low_water_mark);
     return code;
 }
 
-/* store_claim_begin of the SQLite engine: claims up to claim->limit ready events of a source, among them
- * delayed ones that are due, and leaves the transaction open. Returns 0 or a negative code. The producer
- * calls it when the first stage has room, or when a retry is due. */
+/* store_claim_begin of the SQLite engine: claims (locks) up to claim->limit ready events of a source, among
+ * them delayed ones that are due, and leaves the transaction open for store_claim_end. Returns 0 or a
+ * negative code. The producer calls it when the first stage has room, or when a retry is due. */
 int store_sqlite_claim_begin(struct store *base, int64_t source, uint64_t now_ms,
                              const struct store_claim *claim, struct store_claimed *out)
 {
@@ -268,9 +275,9 @@ int store_sqlite_claim_begin(struct store *base, int64_t source, uint64_t now_ms
     bool has_claimable = false, is_limit_reached = false;
     uint64_t due_ms = UINT64_MAX;
     *out = (struct store_claimed){.next_due_ms = UINT64_MAX};
-    int code = store_sqlite_claim_check_token(store, claim);
+    int code = store_sqlite_check_claim_token(store, claim);
     if (code == 0)
-        code = find_claimable(store, source, now_ms, &has_claimable, &due_ms);
+        code = find_claimable_event(store, source, now_ms, &has_claimable, &due_ms);
     if (code != 0 || !has_claimable || claim->limit == 0) {
         if (code == 0)
             *out = (struct store_claimed){.more = has_claimable, .next_due_ms = due_ms};
@@ -289,10 +296,10 @@ int store_sqlite_claim_begin(struct store *base, int64_t source, uint64_t now_ms
     if (code == 0)
         code = store_sqlite_claim_ready_events(store, claim, &low_water_mark, next_event, &is_limit_reached);
     if (code == 0)
-        code = read_next_due(store, source, &due_ms);
-    code = store_sqlite_claim_leave_open(store, code, source, low_water_mark, false);
+        code = read_earliest_retry_time(store, source, &due_ms);
+    code = store_sqlite_leave_claim_open(store, code, source, low_water_mark, false);
     if (code == 0)
-        *out = (struct store_claimed){store->claiming.events, store->claiming.count,
+        *out = (struct store_claimed){store->open_claim.events, store->open_claim.count,
                                       is_limit_reached || due_ms <= now_ms, due_ms};
     return code;
 }

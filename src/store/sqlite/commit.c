@@ -102,7 +102,7 @@ int store_sqlite_resume_event(struct store_sqlite *store, int64_t event, bool re
 static bool is_lock_void(const struct store_sqlite *store, int64_t source,
                          const struct store_event_lock *lock)
 {
-    return lock->event >> EVENT_SOURCE_SHIFT != source || (int64_t)lock->token < store->first_valid_token ||
+    return lock->event >> EVENT_SOURCE_SHIFT != source || (int64_t)lock->token < store->lowest_valid_token ||
            (int64_t)lock->token <= 0;
 }
 
@@ -110,9 +110,9 @@ static bool is_lock_void(const struct store_sqlite *store, int64_t source,
 
 /* Whether a lock is on the event that follows the one before, with the token of the same claim: then one
  * statement can handle both. */
-static bool is_next_lock(const struct store_event_lock *lock, const struct store_event_lock *before)
+static bool is_next_lock(const struct store_event_lock *lock, const struct store_event_lock *previous)
 {
-    return lock->event == before->event + 1 && lock->token == before->token;
+    return lock->event == previous->event + 1 && lock->token == previous->token;
 }
 
 /* Returns how many locks, from index `first` on, form one range: consecutive events of the same claim. One
@@ -209,10 +209,10 @@ int store_sqlite_read(struct store *base, const struct store_event_lock *locks, 
  * which. A worker runs it in its commit. */
 static bool mark_range_applied(struct store_sqlite *store, struct store_answer *answers, size_t count)
 {
-    bool all_applied = (size_t)sqlite3_changes(store->db) == count;
+    bool are_all_applied = (size_t)sqlite3_changes(store->db) == count;
     for (size_t i = 0; i < count; i++)
-        answers[i].applied = all_applied;
-    return all_applied;
+        answers[i].applied = are_all_applied;
+    return are_all_applied;
 }
 
 /* Carries out STORE_ADVANCE for a range of answers: stores that this stage is done; the events stay locked
@@ -245,16 +245,16 @@ static int delete_answered_events(struct store_sqlite *store, struct store_answe
 /* Carries out STORE_DELAY or STORE_DEAD_LETTER for one answer: the event waits for its retry, or is dead.
  * Returns 0 or a negative code; answer->applied tells whether the lock held. A worker runs it in its
  * commit. */
-static int suspend_answer(struct store_sqlite *store, int64_t source, struct store_answer *answer)
+static int suspend_answered_event(struct store_sqlite *store, int64_t source, struct store_answer *answer)
 {
-    bool dead_letter = answer->change == STORE_DEAD_LETTER;
+    bool is_dead_letter = answer->change == STORE_DEAD_LETTER;
     struct store_sqlite_suspend suspend = {
         .event = answer->lock.event,
         .source = source,
         .token = (int64_t)answer->lock.token,
-        .state = dead_letter ? STORE_DEAD : STORE_DELAYED,
-        .reason = dead_letter ? answer->reason : STORE_REASON_NONE,
-        .due_ms = dead_letter ? 0 : answer->due_ms,
+        .state = is_dead_letter ? STORE_DEAD : STORE_DELAYED,
+        .reason = is_dead_letter ? answer->reason : STORE_REASON_NONE,
+        .due_ms = is_dead_letter ? 0 : answer->due_ms,
         .more_attempts = 1,
         .context = answer->context,
         .context_bytes = answer->context_bytes,
@@ -346,20 +346,20 @@ static void trace_answer(struct store_sqlite *store, const struct store_group_me
         .error = answer->error,
         .error_bytes = answer->error != NULL ? strlen(answer->error) : 0,
     };
-    store_sqlite_trace_add(store, &step);
+    store_sqlite_add_trace_step(store, &step);
 }
 
 /* Whether an answer can be committed by the same statement as the answer before it: on the next event, with
  * the same change and the same values. A worker runs it in its commit, to commit whole ranges. */
-static bool is_same_change(const struct store_answer *answer, const struct store_answer *before)
+static bool is_same_change(const struct store_answer *answer, const struct store_answer *previous)
 {
-    if (answer->change != before->change || !is_next_lock(&answer->lock, &before->lock))
+    if (answer->change != previous->change || !is_next_lock(&answer->lock, &previous->lock))
         return false;
     if (answer->change == STORE_COMPLETE || answer->change == STORE_REMOVE_BY_STAGE)
         return true;
     return answer->change == STORE_ADVANCE && answer->context == NULL && answer->data == NULL &&
-           before->context == NULL && before->data == NULL && answer->done != NULL && before->done != NULL &&
-           strcmp(answer->done, before->done) == 0;
+           previous->context == NULL && previous->data == NULL && answer->done != NULL &&
+           previous->done != NULL && strcmp(answer->done, previous->done) == 0;
 }
 
 /* Finds out whether an answer is committed already, when a worker repeats it because the leader of its
@@ -414,7 +414,7 @@ static int commit_range(struct store_sqlite *store, const struct store_group_mem
         break;
     case STORE_DELAY:
     case STORE_DEAD_LETTER:
-        code = suspend_answer(store, member->source, answers);
+        code = suspend_answered_event(store, member->source, answers);
         break;
     }
     if (code != 0)
@@ -431,8 +431,8 @@ static int commit_range(struct store_sqlite *store, const struct store_group_mem
 /* Writes the answers of one worker inside the transaction of a group commit; answers whose locks were lost
  * stay unapplied. Returns as commit_range does. The worker that leads the group commit calls it for itself
  * and for each follower; the producer for events that have no stage left. */
-int store_sqlite_commit_member(struct store_sqlite *store, const struct store_group_member *member,
-                               bool one_by_one, struct store_sqlite_tally *tally)
+int store_sqlite_write_member_answers(struct store_sqlite *store, const struct store_group_member *member,
+                                      bool one_by_one, struct store_sqlite_tally *tally)
 {
     struct store_answer *answers = member->answers;
     int code = 0;
@@ -456,7 +456,7 @@ int store_sqlite_commit_member(struct store_sqlite *store, const struct store_gr
 /* Makes a running event ready again without counting an attempt or a crash. unlock->applied tells whether
  * the lock held. Returns 0 or a negative code. The producer runs it for events that only waited in a worker
  * that exited. */
-static int unlock_uncounted(struct store_sqlite *store, struct store_unlock *unlock)
+static int unlock_unblamed_event(struct store_sqlite *store, struct store_unlock *unlock)
 {
     sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_UNLOCK);
     store_sqlite_bind(store, statement, 1, unlock->lock.event);
@@ -487,7 +487,7 @@ static void trace_unlock(struct store_sqlite *store, const struct store_unlock *
         .error = is_ready_again ? NULL : unlock->error,
         .error_bytes = is_ready_again || unlock->error == NULL ? 0 : strlen(unlock->error),
     };
-    store_sqlite_trace_add(store, &step);
+    store_sqlite_add_trace_step(store, &step);
 }
 
 /* Suspends an event over which its worker crashed or timed out: delayed for a retry, or dead (*dead) if it
@@ -505,18 +505,20 @@ static int suspend_blamed_event(struct store_sqlite *store, int64_t source, stru
     uint64_t attempts = (uint64_t)sqlite3_column_int64(statement, 0) + unlock->timed_out;
     uint64_t crashes = (uint64_t)sqlite3_column_int64(statement, 1) + unlock->crashed;
     sqlite3_reset(statement);
-    bool crashed_out = unlock->crashed && unlock->max_crashes != 0 && crashes >= unlock->max_crashes;
-    bool exhausted = unlock->timed_out && unlock->max_attempts != 0 && attempts >= unlock->max_attempts;
-    *dead = crashed_out || exhausted || unlock->expired;
+    bool is_crash_limit_reached =
+        unlock->crashed && unlock->max_crashes != 0 && crashes >= unlock->max_crashes;
+    bool is_attempt_limit_reached =
+        unlock->timed_out && unlock->max_attempts != 0 && attempts >= unlock->max_attempts;
+    *dead = is_crash_limit_reached || is_attempt_limit_reached || unlock->expired;
     struct store_sqlite_suspend suspend = {
         .event = unlock->lock.event,
         .source = source,
         .token = (int64_t)unlock->lock.token,
         .state = *dead ? STORE_DEAD : STORE_DELAYED,
-        .reason = crashed_out ? STORE_REASON_CRASHED
-                  : exhausted ? STORE_REASON_EXHAUSTED
-                  : *dead     ? STORE_REASON_EXPIRED
-                              : STORE_REASON_NONE,
+        .reason = is_crash_limit_reached     ? STORE_REASON_CRASHED
+                  : is_attempt_limit_reached ? STORE_REASON_EXHAUSTED
+                  : *dead                    ? STORE_REASON_EXPIRED
+                                             : STORE_REASON_NONE,
         .due_ms = *dead ? 0 : unlock->due_ms,
         .more_attempts = unlock->timed_out,
         .more_crashes = unlock->crashed,
@@ -534,8 +536,8 @@ static int suspend_blamed_event(struct store_sqlite *store, int64_t source, stru
 static int unlock_event(struct store_sqlite *store, int64_t source, struct store_unlock *unlock)
 {
     bool is_dead = false, is_blamed = unlock->crashed || unlock->timed_out;
-    int code =
-        is_blamed ? suspend_blamed_event(store, source, unlock, &is_dead) : unlock_uncounted(store, unlock);
+    int code = is_blamed ? suspend_blamed_event(store, source, unlock, &is_dead)
+                         : unlock_unblamed_event(store, unlock);
     if (code == 0 && unlock->applied && !is_blamed)
         trace_unlock(store, unlock, NULL, 0);
     if (code != 0 || !unlock->applied || !is_blamed)
@@ -560,12 +562,12 @@ int store_sqlite_unlock(struct store *base, int64_t source, struct store_unlock 
     int code = store_sqlite_begin_write(store);
     if (code != 0)
         return code;
-    store_sqlite_trace_begin(store);
+    store_sqlite_begin_trace_row(store);
     for (size_t i = 0; code == 0 && i < count; i++)
         if (!is_lock_void(store, source, &unlocks[i].lock))
             code = unlock_event(store, source, &unlocks[i]);
     if (code == 0)
-        code = store_sqlite_trace_write(store);
+        code = store_sqlite_write_trace_row(store);
     code = store_sqlite_end_transaction(store, code);
     for (size_t i = 0; i < count; i++) {
         if (code != 0)

@@ -14,7 +14,7 @@
 
 #define CRASHES_MAX 1000
 
-/* Inserts one process crash into the table; a crash with the same time and pid is already stored and stays
+/* Inserts one process crash into the store; a crash with the same time and pid is there already and stays
  * as it is. Returns 0 or a negative code. The keeper runs it for each crash that the supervisor recorded in
  * shared memory. */
 static int insert_crash(struct store_sqlite *store, const struct crash_record *crash)
@@ -32,7 +32,7 @@ static int insert_crash(struct store_sqlite *store, const struct crash_record *c
     return store_sqlite_run_statement(store, statement);
 }
 
-/* Inserts process crashes, deletes the oldest ones beyond CRASHES_MAX, and adds the deleted ones and
+/* Inserts process crashes into the store, deletes the oldest ones beyond CRASHES_MAX, and adds these and
  * lost_count (crashes that nothing recorded) to the dropped crashes, which `eventpipe crashes` shows.
  * Returns 0 or a negative code. The keeper runs it inside a write transaction. */
 static int insert_crashes(struct store_sqlite *store, const struct crash_record *crashes, size_t count,
@@ -67,15 +67,15 @@ int store_sqlite_add_crashes(struct store *base, const struct crash_record *cras
                      : store_sqlite_end_transaction(store, insert_crashes(store, crashes, count, lost_count));
 }
 
-/* Copies a text column into a buffer of `size` bytes; "" for NULL, and a text that is too long is cut. */
-static void copy_text_column(sqlite3_stmt *statement, int column, char *to, size_t size)
+/* Copies a text column of a crash into a buffer; "" for NULL, and a text that is too long is cut. */
+static void copy_text_column(sqlite3_stmt *statement, int column, char *buffer, size_t buffer_bytes)
 {
     const char *text = (const char *)sqlite3_column_text(statement, column);
-    strlcpy(to, text != NULL ? text : "", size);
+    strlcpy(buffer, text != NULL ? text : "", buffer_bytes);
 }
 
-/* Passes one row of the crash table to on_crash and returns its answer: 0 = go on, other = stop. `eventpipe
- * crashes` runs it for each row. */
+/* Passes one row of the store's crash table to on_crash and returns its answer: 0 = go on, other = stop.
+ * `eventpipe crashes` runs it for each row. */
 static int report_crash(sqlite3_stmt *statement, store_on_crash *on_crash, void *user)
 {
     struct crash_record crash = {

@@ -71,12 +71,13 @@ static int write_members(struct store_sqlite *store, const struct store_group_co
     if (code != 0)
         return code;
     if (!group->is_open)
-        store_sqlite_trace_begin(store);
+        store_sqlite_begin_trace_row(store);
     group->is_open = true;
     while (code == 0 && group->written_count < group_commit->count) {
         const struct store_group_member *member = &group_commit->member[group->written_count++];
         clear_applied(member);
-        code = store_sqlite_commit_member(store, member, group->one_by_one, find_or_add_tally(group, member));
+        code = store_sqlite_write_member_answers(store, member, group->one_by_one,
+                                                 find_or_add_tally(group, member));
     }
     return code;
 }
@@ -113,12 +114,12 @@ static int end_group_transaction(struct store_sqlite *store, struct store_group_
         code = store_sqlite_add_to_totals(store, group->tallies[i].source, group->tallies[i].stage,
                                           &group->tallies[i].tally);
     if (code == 0)
-        code = store_sqlite_trace_write(store);
+        code = store_sqlite_write_trace_row(store);
     code = store_sqlite_end_transaction_unsynced(store, code);
     group->is_open = false;
     group_commit->committed = code == 0;
     if (code == 0 && store->durable && (store->wrote || has_repeated_member(group_commit)))
-        code = store_sqlite_wal_sync(store);
+        code = store_sqlite_sync_wal(store);
     return code;
 }
 

@@ -39,13 +39,13 @@ static int find_known_uid(struct import_run *run, enum store_sqlite_statement st
 
 /* Sets *stored to whether a real import would store this row: only if its UID is neither in the store nor
  * was imported before. `eventpipe import --dry-run` runs it for each row; it only reads. */
-static int classify_trial_row(struct import_run *run, const struct store_import_row *row, bool *stored)
+static int classify_trial_row(struct import_run *run, const struct store_import_row *row, bool *is_stored)
 {
-    bool found = false;
-    int code = find_known_uid(run, SQL_FIND_UID, row, &found);
-    if (code == 0 && !found && run->has_imported_table)
-        code = find_known_uid(run, SQL_REMEMBERED, row, &found);
-    *stored = !found;
+    bool is_found = false;
+    int code = find_known_uid(run, SQL_FIND_UID, row, &is_found);
+    if (code == 0 && !is_found && run->has_imported_table)
+        code = find_known_uid(run, SQL_REMEMBERED, row, &is_found);
+    *is_stored = !is_found;
     return code;
 }
 
@@ -72,7 +72,7 @@ static int classify_trial_cursor(struct import_run *run, struct store_import_cur
 /* Adds the imported rows of the current source to its totals and sets its next event number; the source's
  * cursor stays. `eventpipe import` runs it after the last row of each source, inside the import's
  * transaction. */
-static int count_source_rows(struct import_run *run)
+static int write_source_totals(struct import_run *run)
 {
     if (run->stored_count + run->duplicate_count == 0)
         return 0;
@@ -95,7 +95,7 @@ static int count_source_rows(struct import_run *run)
  * rows follow. `eventpipe import` runs it whenever the source of the rows changes. */
 static int switch_source(struct import_run *run, int64_t source)
 {
-    int code = count_source_rows(run);
+    int code = write_source_totals(run);
     run->source = source;
     return code == 0 ? store_sqlite_read_next_event_id(run->store, source, &run->next_event) : code;
 }
@@ -125,36 +125,36 @@ static int insert_event_state(struct import_run *run, const struct store_import_
 /* Writes the row's UID into the table `imported`, and sets *known to whether it was there already. Without
  * this table, a second import would store events again that have been processed and deleted since.
  * `eventpipe import` runs it for each row. */
-static int remember_uid(struct import_run *run, const struct store_import_row *row, bool *known)
+static int remember_uid(struct import_run *run, const struct store_import_row *row, bool *is_known)
 {
     sqlite3_stmt *statement = store_sqlite_use_statement(run->store, SQL_REMEMBER);
     store_sqlite_bind(run->store, statement, 1, row->source);
     store_sqlite_bind_string(run->store, statement, 2, row->event.uid);
     int code = store_sqlite_run_statement(run->store, statement);
-    *known = code == 0 && sqlite3_changes(run->store->db) == 0;
+    *is_known = code == 0 && sqlite3_changes(run->store->db) == 0;
     return code;
 }
 
 /* Stores one row of the other program's database as an event, and sets *stored; a row whose UID is known is
  * only counted as a duplicate. Returns 0 or a negative code, which undoes the whole import. `eventpipe
  * import` runs it for each row. */
-static int import_row(struct import_run *run, const struct store_import_row *row, bool *stored)
+static int import_row(struct import_run *run, const struct store_import_row *row, bool *is_stored)
 {
     struct store_sqlite *store = run->store;
-    bool known = false;
+    bool is_known = false;
     int code = row->event.uid == NULL
-                   ? base_error_set(&store->store.error, EP_EINVAL,
-                                    "%s: cannot import an event without a uid", store->path)
+                   ? base_error_set(&store->base.error, EP_EINVAL, "%s: cannot import an event without a uid",
+                                    store->path)
                : row->source != run->source ? switch_source(run, row->source)
                                             : 0;
     if (code == 0)
-        code = remember_uid(run, row, &known);
-    if (code == 0 && !known)
+        code = remember_uid(run, row, &is_known);
+    if (code == 0 && !is_known)
         code = store_sqlite_insert_event(store, row->source, run->next_event, run->import->now_ms,
-                                         &row->event, stored);
+                                         &row->event, is_stored);
     if (code != 0)
         return code;
-    if (!*stored) {
+    if (!*is_stored) {
         run->duplicate_count++;
         return 0;
     }
@@ -163,7 +163,7 @@ static int import_row(struct import_run *run, const struct store_import_row *row
     code = insert_event_state(run, row, run->next_event++);
     if (code == 0 && run->next_event > EVENT_LAST(run->source))
         code = base_error_set(
-            &store->store.error, EP_ESTORE,
+            &store->base.error, EP_ESTORE,
             "%s: a source has used all event numbers of this store; import it into a new store", store->path);
     return code;
 }
@@ -191,19 +191,19 @@ static int import_rows(struct import_run *run)
     struct store_import_row row;
     int code;
     while ((code = import->next(&row, import->user)) == 1) {
-        bool stored = row.source == 0;
+        bool is_stored = row.source == 0;
         if (!import->trial)
-            code = import_row(run, &row, &stored);
+            code = import_row(run, &row, &is_stored);
         else if (row.source != 0)
-            code = classify_trial_row(run, &row, &stored);
+            code = classify_trial_row(run, &row, &is_stored);
         else
             code = 0;
         if (code != 0)
             return code;
-        import->took(&row, stored, import->user);
+        import->took(&row, is_stored, import->user);
     }
     if (code == 0 && !import->trial)
-        code = count_source_rows(run);
+        code = write_source_totals(run);
     for (size_t i = 0; code == 0 && i < import->cursor_count; i++) {
         struct store_import_cursor *cursor = &import->cursors[i];
         cursor->set = false;

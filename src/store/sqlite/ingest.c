@@ -17,7 +17,7 @@ struct ingest {
     int64_t source, next_event;
     const struct store_page *page;
     const struct store_claim *claim;
-    bool claiming;          /* the page's own events may be claimed too */
+    bool claims_new_events; /* the page's own events may be claimed too */
     int64_t low_water_mark; /* of the handle, after the commit */
     int64_t stored_count, duplicate_count, dead_count;
     int64_t first_pending_event; /* first of the new events without a row in progress yet, 0 = none */
@@ -31,7 +31,7 @@ int store_sqlite_insert_event(struct store_sqlite *store, int64_t source, int64_
                               const struct store_event *event, bool *stored)
 {
     if (event->uid == NULL || (event->data == NULL && event->data_bytes != 0))
-        return base_error_set(&store->store.error, EP_EINVAL, "%s: cannot store an event without %s",
+        return base_error_set(&store->base.error, EP_EINVAL, "%s: cannot store an event without %s",
                               store->path, event->uid == NULL ? "a uid" : "data");
     sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_INSERT_EVENT);
     store_sqlite_bind(store, statement, 1, id);
@@ -79,14 +79,14 @@ static int insert_dead_state(struct ingest *ingest, int64_t id, const struct sto
  * while it stores a page, and the keeper, without a claim, for `eventpipe inject`. */
 static int mark_event_ready(struct ingest *ingest, int64_t id)
 {
-    if (ingest->claiming && ingest->store->claiming.count == ingest->claim->limit) {
-        ingest->claiming = false;
+    if (ingest->claims_new_events && ingest->store->open_claim.count == ingest->claim->limit) {
+        ingest->claims_new_events = false;
         ingest->low_water_mark = id;
     }
-    int code = ingest->claiming ? store_sqlite_claim_add_event(ingest->store, id, "") : 0;
+    int code = ingest->claims_new_events ? store_sqlite_add_event_to_claim(ingest->store, id, "") : 0;
     if (code != 0)
         return code;
-    int64_t token = ingest->claiming ? (int64_t)ingest->claim->token : 0;
+    int64_t token = ingest->claims_new_events ? (int64_t)ingest->claim->token : 0;
     code = token != ingest->pending_token ? insert_pending_states(ingest) : 0;
     if (ingest->first_pending_event == 0)
         ingest->first_pending_event = id;
@@ -117,7 +117,7 @@ static int ingest_event(struct ingest *ingest, const struct store_event *event)
         .error = event->dead != STORE_REASON_NONE ? event->error : NULL,
         .error_bytes = event->error != NULL ? strlen(event->error) : 0,
     };
-    store_sqlite_trace_add(store, &step);
+    store_sqlite_add_trace_step(store, &step);
     if (event->dead == STORE_REASON_NONE) {
         code = mark_event_ready(ingest, id);
     } else {
@@ -183,22 +183,22 @@ static int ingest_page(struct ingest *ingest)
     if (code == 0 && ingest->claim->limit > 0) {
         code = store_sqlite_claim_ready_events(store, ingest->claim, &ingest->low_water_mark,
                                                ingest->next_event, &is_limit_reached);
-        ingest->claiming = !is_limit_reached;
+        ingest->claims_new_events = !is_limit_reached;
     }
-    store_sqlite_trace_begin(store);
+    store_sqlite_begin_trace_row(store);
     for (size_t i = 0; code == 0 && i < ingest->page->count; i++)
         code = ingest_event(ingest, &ingest->page->events[i]);
     if (code == 0)
         code = insert_pending_states(ingest);
     if (code == 0 && ingest->next_event > EVENT_LAST(ingest->source))
-        code = base_error_set(&store->store.error, EP_ESTORE,
+        code = base_error_set(&store->base.error, EP_ESTORE,
                               "%s: a source has used all event numbers of this store; start with a new store",
                               store->path);
-    if (ingest->claiming) /* everything up to here is claimed */
+    if (ingest->claims_new_events) /* everything up to here is claimed */
         ingest->low_water_mark = ingest->next_event;
     if (code == 0)
         code = update_source_row(ingest);
-    return code == 0 ? store_sqlite_trace_write(store) : code;
+    return code == 0 ? store_sqlite_write_trace_row(store) : code;
 }
 
 /* store_ingest_begin of the SQLite engine: stores a page of events with its cursor and claims up to
@@ -212,17 +212,17 @@ int store_sqlite_ingest_begin(struct store *base, int64_t source, const struct s
     struct ingest ingest = {.store = store, .source = source, .page = page, .claim = claim};
     *out = (struct store_ingested){0};
     *claimed = (struct store_claimed){.next_due_ms = UINT64_MAX};
-    int code = store_sqlite_claim_check_token(store, claim);
+    int code = store_sqlite_check_claim_token(store, claim);
     if (code == 0)
         code = store_sqlite_begin_write(store);
     if (code != 0)
         return code;
     code = ingest_page(&ingest);
-    code = store_sqlite_claim_leave_open(store, code, source, ingest.low_water_mark, true);
+    code = store_sqlite_leave_claim_open(store, code, source, ingest.low_water_mark, true);
     if (code != 0)
         return code;
     *out = (struct store_ingested){(size_t)ingest.stored_count, (size_t)ingest.duplicate_count};
-    claimed->events = store->claiming.events;
-    claimed->count = store->claiming.count;
+    claimed->events = store->open_claim.events;
+    claimed->count = store->open_claim.count;
     return 0;
 }

@@ -26,18 +26,18 @@
 #define POLL_MS 20
 
 struct holder {
-    long pid;                   /* 0 = not written yet */
-    unsigned long long started; /* start time of that process from /proc; 0 = not known */
+    long pid;                       /* 0 = not written yet */
+    unsigned long long start_ticks; /* start time of that process from /proc; 0 = not known */
     char instance[80], since[40];
 };
 
 /* Sets *started to the time when a process started (clock ticks since boot), or 0 if it is a zombie.
  * Returns 0, or -1 if /proc cannot tell. A starting supervisor or import runs it, because the pid in the
  * store's lock file may belong to another process by now. */
-static int read_process_start_ticks(pid_t pid, unsigned long long *started)
+static int read_process_start_ticks(pid_t pid, unsigned long long *start_ticks)
 {
     char path[40], line[1024];
-    *started = 0;
+    *start_ticks = 0;
     snprintf(path, sizeof path, "/proc/%ld/stat", (long)pid);
     FILE *file = fopen(path, "re");
     if (file == NULL)
@@ -49,10 +49,10 @@ static int read_process_start_ticks(pid_t pid, unsigned long long *started)
         sscanf(name_end + 1,
                " %c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s "
                "%llu",
-               &state, started) != 2)
+               &state, start_ticks) != 2)
         return -1;
     if (strchr("ZX", state) != NULL)
-        *started = 0;
+        *start_ticks = 0;
     return 0;
 }
 
@@ -70,7 +70,7 @@ static void read_holder(int fd, struct holder *out)
         return;
     text[byte_count] = '\0';
     if (sscanf(text, "pid %ld\ninstance %79s\nsince %39s\nstarted %llu", &out->pid, out->instance, out->since,
-               &out->started) < 3)
+               &out->start_ticks) < 3)
         out->pid = 0;
 }
 
@@ -83,11 +83,11 @@ static int write_holder(int fd, const char *instance, const char *path, struct e
     time_t now = time(NULL);
     struct tm utc;
     strftime(since, sizeof since, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
-    unsigned long long started;
-    read_process_start_ticks(getpid(), &started);
+    unsigned long long start_ticks;
+    read_process_start_ticks(getpid(), &start_ticks);
     int length =
         snprintf(text, sizeof text, "pid %ld\ninstance %.79s\nsince %s\nstarted %llu\n", (long)getpid(),
-                 instance != NULL && *instance != '\0' ? instance : "-", since, started);
+                 instance != NULL && *instance != '\0' ? instance : "-", since, start_ticks);
     errno = ENOSPC; /* what a short write means */
     if (pwrite(fd, text, (size_t)length, 0) == length && ftruncate(fd, length) == 0)
         return 0;
@@ -134,12 +134,12 @@ static uint64_t read_monotonic_ms(void)
  * runs, but waits for orphaned children of a holder that has exited. */
 static bool is_holder_running(const struct holder *holder)
 {
-    unsigned long long started;
+    unsigned long long start_ticks;
     if (holder->pid <= 0 || (kill((pid_t)holder->pid, 0) != 0 && errno != EPERM))
         return false;
-    if (read_process_start_ticks((pid_t)holder->pid, &started) != 0)
+    if (read_process_start_ticks((pid_t)holder->pid, &start_ticks) != 0)
         return true;
-    return started != 0 && (holder->started == 0 || started == holder->started);
+    return start_ticks != 0 && (holder->start_ticks == 0 || start_ticks == holder->start_ticks);
 }
 
 /* store_hold for sqlite: and memory: stores: locks the store for this instance and sets *lock_fd. It waits
@@ -148,26 +148,26 @@ static bool is_holder_running(const struct holder *holder)
 int store_sqlite_hold_paths(const struct store_options *options, const struct store_sqlite_paths *paths,
                             uint64_t wait_ms, int *lock_fd, struct error *error)
 {
-    uint64_t deadline = read_monotonic_ms() + wait_ms;
+    uint64_t deadline_ms = read_monotonic_ms() + wait_ms;
     for (;;) {
         int fd;
         int code = open_lock_file(paths->lock, error, &fd);
         if (code != 0)
             return code;
-        bool locked = flock(fd, LOCK_EX | LOCK_NB) == 0;
-        if (!locked && errno != EWOULDBLOCK) {
+        bool is_locked = flock(fd, LOCK_EX | LOCK_NB) == 0;
+        if (!is_locked && errno != EWOULDBLOCK) {
             code = base_error_set(error, EP_ESYSTEM, "%s: cannot lock this file: %s", paths->lock,
                                   strerror(errno));
             close(fd);
             return code;
         }
         struct holder holder = {0};
-        if (!locked) {
+        if (!is_locked) {
             read_holder(fd, &holder);
             bool is_running = is_holder_running(&holder);
-            locked =
+            is_locked =
                 is_running && flock(fd, LOCK_EX | LOCK_NB) == 0; /* it may have been released in between */
-            if (!locked && (is_running || read_monotonic_ms() >= deadline)) {
+            if (!is_locked && (is_running || read_monotonic_ms() >= deadline_ms)) {
                 code =
                     holder.pid == 0
                         ? base_error_set(error, EP_EBUSY,
@@ -183,7 +183,7 @@ int store_sqlite_hold_paths(const struct store_options *options, const struct st
                 return code;
             }
         }
-        if (locked && is_still_at_path(fd, paths->lock)) {
+        if (is_locked && is_still_at_path(fd, paths->lock)) {
             code = write_holder(fd, options->instance, paths->lock, error);
             if (code == 0)
                 *lock_fd = fd;
@@ -194,7 +194,7 @@ int store_sqlite_hold_paths(const struct store_options *options, const struct st
         close(fd);
         /* Only a blocking flock reports that the lock is free, and it has no timeout. So we poll, and only
          * while an instance is shutting down. */
-        if (!locked)
+        if (!is_locked)
             nanosleep(&(struct timespec){.tv_nsec = POLL_MS * 1000000L}, NULL);
     }
 }
@@ -288,7 +288,7 @@ static int open_store(const struct store_options *options, struct store **out, s
                                        options->readonly ? STORE_SQLITE_READ : STORE_SQLITE_WRITE,
                                        &store_sqlite_ops, &store, error);
     if (code == 0)
-        *out = &store->store;
+        *out = &store->base;
     return code;
 }
 

@@ -144,7 +144,7 @@ static int open_memory_store(const struct store_options *options, struct store *
                                        options->readonly ? STORE_SQLITE_READ : STORE_SQLITE_WRITE,
                                        &store_sqlite_memory_ops, &store, error);
     if (code == 0)
-        *out = &store->store;
+        *out = &store->base;
     return code;
 }
 

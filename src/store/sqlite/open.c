@@ -36,7 +36,7 @@ static int set_pragma(struct store_sqlite *store, const char *name, int64_t valu
     if (code == 0)
         code = store_sqlite_read_number(store, sql, &found_value);
     if (code == 0 && found_value != value)
-        code = base_error_set(&store->store.error, EP_ESTORE,
+        code = base_error_set(&store->base.error, EP_ESTORE,
                               "%s: SQLite refuses PRAGMA %s = %lld (it stays %lld)", store->path, name,
                               (long long)value, (long long)found_value);
     return code;
@@ -55,7 +55,7 @@ static int set_wal_mode(struct store_sqlite *store)
     if (result != SQLITE_ROW)
         code = store_sqlite_fail(store, sqlite3_extended_errcode(store->db));
     else if (strcmp((const char *)sqlite3_column_text(statement, 0), "wal") != 0)
-        code = base_error_set(&store->store.error, EP_ESTORE,
+        code = base_error_set(&store->base.error, EP_ESTORE,
                               "%s: SQLite cannot use its write-ahead log here (a network file system?); put "
                               "the store on a local disk",
                               store->path);
@@ -91,7 +91,7 @@ static int configure_connection(struct store_sqlite *store, const struct store_s
     snprintf(sql, sizeof sql, "PRAGMA journal_size_limit = %llu", (unsigned long long)store->wal_limit_bytes);
     if (code == 0)
         code = store_sqlite_execute(store, sql);
-    sqlite3_wal_hook(store->db, store_sqlite_wal_note_size,
+    sqlite3_wal_hook(store->db, store_sqlite_note_wal_size,
                      store); /* also ends SQLite's own checkpoints at every 1,000 pages */
     return code;
 }
@@ -104,13 +104,13 @@ static char *make_file_uri(const char *path, const char *query)
     char *uri = malloc(3 * strlen(path) + strlen(query) + 6);
     if (uri == NULL)
         return NULL;
-    char *end = stpcpy(uri, "file:");
+    char *next_byte = stpcpy(uri, "file:");
     for (; *path != '\0'; path++)
         if (strchr("?#% ", *path) != NULL)
-            end += sprintf(end, "%%%02X", (unsigned char)*path);
+            next_byte += sprintf(next_byte, "%%%02X", (unsigned char)*path);
         else
-            *end++ = *path;
-    strcpy(end, query);
+            *next_byte++ = *path;
+    strcpy(next_byte, query);
     return uri;
 }
 
@@ -121,7 +121,7 @@ static int connect_readonly(struct store_sqlite *store, const char *query)
 {
     char *uri = make_file_uri(store->path, query);
     if (uri == NULL)
-        return base_error_set(&store->store.error, EP_ENOMEM, "out of memory");
+        return base_error_set(&store->base.error, EP_ENOMEM, "out of memory");
     int result =
         sqlite3_open_v2(uri, &store->db, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_URI, NULL);
     free(uri);
@@ -162,13 +162,13 @@ static int connect_reader(struct store_sqlite *store)
     char wal_path[PATH_MAX + 8];
     struct stat file_status;
     snprintf(wal_path, sizeof wal_path, "%s-wal", store->path);
-    struct error first_error = store->store.error;
+    struct error first_error = store->base.error;
     bool has_wal = stat(wal_path, &file_status) == 0 && file_status.st_size > 0;
     sqlite3_close(store->db);
     store->db = NULL;
     if (has_wal) {
-        store->store.error = first_error;
-        base_error_prefix(&store->store.error,
+        store->base.error = first_error;
+        base_error_prefix(&store->base.error,
                           "a WAL of %lld bytes, left by a crash, lies beside the store, and this user cannot "
                           "read it; run this "
                           "command as the user who owns the store, or start the daemon",
@@ -186,7 +186,7 @@ static int connect_writer(struct store_sqlite *store, enum store_sqlite_mode mod
     if (mode == STORE_SQLITE_CREATE) { /* we make the file, for its mode: SQLite gives its WAL the same */
         int fd = open(store->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
         if (fd < 0)
-            return base_error_set(&store->store.error,
+            return base_error_set(&store->base.error,
                                   errno == EACCES || errno == EPERM ? EP_EACCESS : EP_ESTOREBUSY,
                                   "%s: cannot be opened for writing: %s", store->path, strerror(errno));
         close(fd);
@@ -196,7 +196,7 @@ static int connect_writer(struct store_sqlite *store, enum store_sqlite_mode mod
         return store_sqlite_fail(store, result);
     sqlite3_busy_timeout(store->db, (int)store->busy_timeout_ms);
     if (sqlite3_db_readonly(store->db, "main") == 1) /* SQLite opens such a file without an error */
-        return base_error_set(&store->store.error, EP_ESTOREBUSY,
+        return base_error_set(&store->base.error, EP_ESTOREBUSY,
                               "%s: this user may not write to this file; change its owner or mode",
                               store->path);
     return 0;
@@ -221,14 +221,14 @@ static int connect_and_check(struct store_sqlite *store, const struct store_sqli
     /* A process before us may have been killed between its commit and its sync. We act on what we read (a
      * cursor tells the backend what it may forget), so it must be on the disk first. */
     if (code == 0 && mode == STORE_SQLITE_WRITE && store->durable)
-        code = store_sqlite_wal_sync(store);
+        code = store_sqlite_sync_wal(store);
     if (code != 0 || mode != STORE_SQLITE_WRITE || store->start_number != 0)
         return code;
     /* A writer that was given no start number takes the store's, so that running events count as running. */
     int64_t start_number;
     code = store_sqlite_read_number(store, store_sqlite_sql(SQL_START_NUMBER, NULL), &start_number);
     store->start_number = (uint64_t)start_number;
-    store->first_valid_token = start_number << 40;
+    store->lowest_valid_token = start_number << 40;
     return code;
 }
 
@@ -252,16 +252,16 @@ int store_sqlite_open_paths(const struct store_options *options, const struct st
         free(store);
         return base_error_set(error, EP_ENOMEM, "out of memory");
     }
-    store->store.ops = ops;
+    store->base.ops = ops;
     store->write_lock = options->write_lock;
     store->trace = options->trace;
     store->pid = (int32_t)getpid();
     store->readonly = mode == STORE_SQLITE_READ;
     store->synchronous = paths->synchronous;
-    store->checks_epoch = mode == STORE_SQLITE_WRITE;
+    store->checks_start_number = mode == STORE_SQLITE_WRITE;
     store->busy_timeout_ms = options->busy_timeout_ms != 0 ? options->busy_timeout_ms : BUSY_TIMEOUT_MS;
     store->start_number = options->start_number;
-    store->first_valid_token =
+    store->lowest_valid_token =
         options->start_number != 0 ? (int64_t)(options->start_number << 40) : INT64_MAX;
     store->wal_limit_bytes = options->wal_bytes != 0 ? options->wal_bytes : WAL_LIMIT_BYTES;
     store->wal_grown = options->wal_grown;
@@ -269,8 +269,8 @@ int store_sqlite_open_paths(const struct store_options *options, const struct st
     store->user = options->user;
     int code = connect_and_check(store, paths, mode);
     if (code != 0) {
-        base_error_set(error, code, "%s", store->store.error.message);
-        store_sqlite_close(&store->store);
+        base_error_set(error, code, "%s", store->base.error.message);
+        store_sqlite_close(&store->base);
         return code;
     }
     *out = store;
@@ -287,8 +287,8 @@ void store_sqlite_close(struct store *base)
     sqlite3_close(store->checkpointer);
     sqlite3_close(store->db);
     store_trace_pack_free(&store->pack);
-    store_sqlite_claim_forget_events(store);
-    free(store->claiming.events);
+    store_sqlite_forget_claimed_events(store);
+    free(store->open_claim.events);
     free(store->low_water_marks);
     free(store->path);
     free(store);

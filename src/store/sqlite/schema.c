@@ -103,7 +103,7 @@ static int read_identity(struct store_sqlite *store, int64_t *application_id, in
     if (code == 0)
         code = store_sqlite_read_number(store, "SELECT count(*) FROM sqlite_schema", table_count);
     if (code == EP_ESTORE && (sqlite3_errcode(store->db) & 0xff) == SQLITE_NOTADB)
-        base_error_set(&store->store.error, code,
+        base_error_set(&store->base.error, code,
                        "%s: not an SQLite database; expected a store of eventpipe, or no file", store->path);
     return code;
 }
@@ -122,8 +122,8 @@ static int migrate_tables(struct store_sqlite *store, int64_t version)
     char sql[96];
     snprintf(sql, sizeof sql, "PRAGMA application_id = %d; PRAGMA user_version = %lld",
              STORE_SQLITE_APPLICATION, (long long)VERSION);
-    for (int64_t step = version; code == 0 && step < VERSION; step++)
-        code = store_sqlite_execute(store, steps[step]);
+    for (int64_t step_index = version; code == 0 && step_index < VERSION; step_index++)
+        code = store_sqlite_execute(store, steps[step_index]);
     if (code == 0)
         code = store_sqlite_execute(store, sql);
     code = store_sqlite_end_transaction(store, code);
@@ -136,7 +136,7 @@ static int migrate_tables(struct store_sqlite *store, int64_t version)
 int store_sqlite_check_schema(struct store_sqlite *store, bool may_create)
 {
     int64_t application_id, version, table_count;
-    struct error *error = &store->store.error;
+    struct error *error = &store->base.error;
     int code = read_identity(store, &application_id, &version, &table_count);
     if (code != 0)
         return code;
@@ -158,7 +158,7 @@ int store_sqlite_check_schema(struct store_sqlite *store, bool may_create)
                               store->path, (long long)version);
     if (may_create)
         return version < VERSION ? migrate_tables(store, version) : 0;
-    if (store->checks_epoch || store->readonly) {
+    if (store->checks_start_number || store->readonly) {
         if (is_empty)
             return base_error_set(error, EP_ENOENT, "%s: there is no store in this file yet", store->path);
         if (version < (store->readonly ? OLDEST_READ : VERSION))
@@ -217,7 +217,7 @@ int store_sqlite_prepare_paths(const struct store_options *options, const struct
                                uint64_t *start_number, struct error *error)
 {
     struct store_sqlite *store;
-    int64_t number = 0;
+    int64_t new_start_number = 0;
     int code = store_sqlite_open_paths(options, paths, STORE_SQLITE_CREATE, ops, &store, error);
     if (code != 0)
         return code;
@@ -226,19 +226,21 @@ int store_sqlite_prepare_paths(const struct store_options *options, const struct
         code =
             store_sqlite_execute(store, "UPDATE settings SET start_number = start_number + 1 WHERE id = 1");
         if (code == 0)
-            code = store_sqlite_read_number(store, store_sqlite_sql(SQL_START_NUMBER, NULL), &number);
-        if (code == 0 && (number < 1 || number >= 1 << 23)) /* a token has 23 bits for the start number */
-            code = base_error_set(&store->store.error, EP_ESTORE,
+            code =
+                store_sqlite_read_number(store, store_sqlite_sql(SQL_START_NUMBER, NULL), &new_start_number);
+        if (code == 0 && (new_start_number < 1 ||
+                          new_start_number >= 1 << 23)) /* a token has 23 bits for the start number */
+            code = base_error_set(&store->base.error, EP_ESTORE,
                                   "%s: the store is damaged: its start number is %lld; restore a backup",
-                                  paths->path, (long long)number);
+                                  paths->path, (long long)new_start_number);
         for (size_t i = 0; code == 0 && i < count; i++)
             code = register_names(store, &names[i]);
         code = store_sqlite_end_transaction(store, code);
     }
     if (code != 0)
-        base_error_set(error, code, "%s", store->store.error.message);
+        base_error_set(error, code, "%s", store->base.error.message);
     else
-        *start_number = (uint64_t)number;
-    store_sqlite_close(&store->store);
+        *start_number = (uint64_t)new_start_number;
+    store_sqlite_close(&store->base);
     return code;
 }

@@ -14,9 +14,9 @@
 
 #define CHUNK_BYTES (4 << 20) /* copied data of a chunk, so that large events do not fill the memory */
 #define STATE(state) (1u << (state))
-#define SUSPENDED (STATE(STORE_DELAYED) | STATE(STORE_HELD) | STATE(STORE_DEAD))
+#define SUSPENDED_STATES (STATE(STORE_DELAYED) | STATE(STORE_HELD) | STATE(STORE_DEAD))
 
-/* ---- the chain ---- */
+/* ---- the stages of an event ---- */
 
 /* Whether the list of done stages "a\nb\n" of an event contains this stage. find_next_stage calls it for
  * each event that an operator lists or changes. */
@@ -37,15 +37,15 @@ static bool is_stage_done(const char *done, const char *stage)
  * show it. */
 static const char *find_next_stage(const struct scan_source *source, const char *done)
 {
-    for (size_t i = 0; source->chain != NULL && source->chain[i] != NULL; i++)
-        if (!is_stage_done(done, source->chain[i]))
-            return source->chain[i];
+    for (size_t i = 0; source->stage_names != NULL && source->stage_names[i] != NULL; i++)
+        if (!is_stage_done(done, source->stage_names[i]))
+            return source->stage_names[i];
     return "";
 }
 
 /* Returns the NULL-terminated names of a source's stages in the order of the configuration, or NULL if the
- * configuration lacks the source. on_store_source calls it when a scan starts. */
-static const char *const *find_chain(const struct store_select *select, const char *source)
+ * configuration lacks the source. add_source_to_scan calls it when a scan starts. */
+static const char *const *find_configured_stages(const struct store_select *select, const char *source)
 {
     for (size_t i = 0; i < select->chain_count; i++)
         if (strcmp(select->chain_sources[i], source) == 0)
@@ -58,7 +58,7 @@ static const char *const *find_chain(const struct store_select *select, const ch
 /* Adds one source of the store to a scan (the reading of the events that an operator selects), unless the
  * selection names another source. Returns 0 or a negative code. store_each_source calls it when a scan
  * starts, in the keeper or the command line. */
-static int on_store_source(int64_t id, const char *name, void *user)
+static int add_source_to_scan(int64_t id, const char *name, void *user)
 {
     struct event_scan *scan = user;
     if (scan->select->source != NULL && strcmp(scan->select->source, name) != 0)
@@ -69,7 +69,9 @@ static int on_store_source(int64_t id, const char *name, void *user)
         return store_sqlite_fail(scan->store, SQLITE_NOMEM);
     scan->sources = grown_sources;
     struct scan_source *source = &grown_sources[scan->source_count];
-    *source = (struct scan_source){.id = id, .name = strdup(name), .chain = find_chain(scan->select, name)};
+    *source = (struct scan_source){.id = id,
+                                   .name = strdup(name),
+                                   .stage_names = find_configured_stages(scan->select, name)};
     if (source->name == NULL)
         return store_sqlite_fail(scan->store, SQLITE_NOMEM);
     scan->source_count++;
@@ -128,8 +130,8 @@ static int find_selected_events(struct event_scan *scan)
  * caller closes *out. If the index of UIDs is damaged and skip_damage is set, the scan compares the UID of
  * every event instead. The keeper calls it for lists and changes, the command line for lists while the
  * daemon is down. */
-int store_sqlite_select_open(struct store_sqlite *store, const struct store_select *select, unsigned states,
-                             bool with_data, bool skip_damage, struct event_scan *out)
+int store_sqlite_open_scan(struct store_sqlite *store, const struct store_select *select, unsigned states,
+                           bool with_data, bool skip_damage, struct event_scan *out)
 {
     *out = (struct event_scan){.store = store,
                                .select = select,
@@ -138,7 +140,7 @@ int store_sqlite_select_open(struct store_sqlite *store, const struct store_sele
                                .skip_damage = skip_damage};
     if (select->state >= 0)
         out->states &= STATE(select->state);
-    int code = store_sqlite_each_source(&store->store, on_store_source, out);
+    int code = store_sqlite_each_source(&store->base, add_source_to_scan, out);
     if (code == 0 && (out->items = calloc(SCAN_CHUNK_MAX, sizeof *out->items)) == NULL)
         code = store_sqlite_fail(store, SQLITE_NOMEM);
     if (code == 0 && select->uids != NULL)
@@ -152,11 +154,11 @@ int store_sqlite_select_open(struct store_sqlite *store, const struct store_sele
     out->at_end = out->source_count == 0 || out->states == 0;
     out->last_id = out->at_end ? 0 : EVENT_FIRST(out->sources[0].id);
     if (code != 0)
-        store_sqlite_select_close(out);
+        store_sqlite_close_scan(out);
     return code;
 }
 
-void store_sqlite_select_free_item(struct scan_item *item)
+void store_sqlite_free_scan_item(struct scan_item *item)
 {
     free(item->block);
     item->block = NULL;
@@ -165,13 +167,13 @@ void store_sqlite_select_free_item(struct scan_item *item)
 static void free_chunk(struct event_scan *scan)
 {
     for (size_t i = 0; i < scan->item_count; i++)
-        store_sqlite_select_free_item(&scan->items[i]);
+        store_sqlite_free_scan_item(&scan->items[i]);
     scan->item_count = 0;
 }
 
 /* Frees everything that a scan owns. The list or change that started the scan calls it, in the keeper or
  * the command line; to call it twice is harmless. */
-void store_sqlite_select_close(struct event_scan *scan)
+void store_sqlite_close_scan(struct event_scan *scan)
 {
     free_chunk(scan);
     for (size_t i = 0; i < scan->source_count; i++)
@@ -207,8 +209,8 @@ static void fill_item(const struct event_scan *scan, sqlite3_stmt *statement, st
         .type = read_text_column(statement, 3),
         .arrival_ms = (uint64_t)sqlite3_column_int64(statement, 4),
         .state = is_suspended ? (enum store_state)sqlite3_column_int64(statement, 7)
-                 : out->token >= scan->store->first_valid_token ? STORE_RUNNING
-                                                                : STORE_READY,
+                 : out->token >= scan->store->lowest_valid_token ? STORE_RUNNING
+                                                                 : STORE_READY,
         .reason = (enum store_reason)sqlite3_column_int64(statement, 8),
         .due_ms = (uint64_t)sqlite3_column_int64(statement, 9),
         .attempts = (uint32_t)sqlite3_column_int64(statement, 10),
@@ -225,7 +227,7 @@ static void fill_item(const struct event_scan *scan, sqlite3_stmt *statement, st
     out->item.context_bytes = (size_t)sqlite3_column_bytes(statement, 13);
 }
 
-static bool differs(const char *wanted, const char *found)
+static bool differs_from_wanted(const char *wanted, const char *found)
 {
     return wanted != NULL && strcmp(wanted, found) != 0;
 }
@@ -246,20 +248,21 @@ static bool matches_selection(const struct event_scan *scan, const struct store_
 {
     const struct store_select *select = scan->select;
     return (!scan->compares_uids || is_selected_uid(select, item->uid)) &&
-           (scan->states & STATE(item->state)) != 0 && !differs(select->address, item->address) &&
-           !differs(select->type, item->type) && !differs(select->stage, item->stage) &&
+           (scan->states & STATE(item->state)) != 0 && !differs_from_wanted(select->address, item->address) &&
+           !differs_from_wanted(select->type, item->type) &&
+           !differs_from_wanted(select->stage, item->stage) &&
            (select->older_than_ms == 0 || item->arrival_ms < select->older_than_ms) &&
            (select->error == NULL || strstr(item->error, select->error) != NULL);
 }
 
 /* Copies a text of an event to *end, makes *text point to the copy, adds a NUL, and advances *end past it.
  * copy_item_texts calls it for each text. */
-static void move_text_to_block(char **end, const char **text, size_t bytes)
+static void copy_text_to_block(char **next_byte, const char **text, size_t byte_count)
 {
-    memcpy(*end, *text, bytes);
-    (*end)[bytes] = '\0';
-    *text = *end;
-    *end += bytes + 1;
+    memcpy(*next_byte, *text, byte_count);
+    (*next_byte)[byte_count] = '\0';
+    *text = *next_byte;
+    *next_byte += byte_count + 1;
 }
 
 /* Copies an event's borrowed texts into one block that the item owns, so that no read transaction stays
@@ -269,19 +272,19 @@ static size_t copy_item_texts(struct scan_item *item)
 {
     struct store_item *view = &item->item;
     const char **texts[] = {&view->uid, &view->address, &view->type, &view->done, &view->error};
-    size_t total = view->data_bytes + view->context_bytes + 2;
+    size_t block_bytes = view->data_bytes + view->context_bytes + 2;
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
-        total += strlen(*texts[i]) + 1;
-    char *end = item->block = malloc(total);
-    if (end == NULL)
+        block_bytes += strlen(*texts[i]) + 1;
+    char *next_byte = item->block = malloc(block_bytes);
+    if (next_byte == NULL)
         return 0;
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
-        move_text_to_block(&end, texts[i], strlen(*texts[i]));
+        copy_text_to_block(&next_byte, texts[i], strlen(*texts[i]));
     if (view->data != NULL)
-        move_text_to_block(&end, &view->data, view->data_bytes);
+        copy_text_to_block(&next_byte, &view->data, view->data_bytes);
     if (view->context != NULL)
-        move_text_to_block(&end, &view->context, view->context_bytes);
-    return total;
+        copy_text_to_block(&next_byte, &view->context, view->context_bytes);
+    return block_bytes;
 }
 
 /* Returns the scan's source to which an event belongs, or NULL if the operator's selection leaves that
@@ -296,7 +299,7 @@ static struct scan_source *find_scan_source(const struct event_scan *scan, int64
 
 /* Runs a statement that reads one event by its id. Returns 1 = *statement stands at its row, which is valid
  * until the caller resets it; 0 = there is no such event; or a negative code.
- * store_sqlite_select_reread_event calls it. */
+ * store_sqlite_read_scan_event calls it. */
 static int read_event_row(struct event_scan *scan, enum store_sqlite_statement statement_id, int64_t event,
                           sqlite3_stmt **statement)
 {
@@ -309,7 +312,7 @@ static int read_event_row(struct event_scan *scan, enum store_sqlite_statement s
 /* Reads one event by its id. Returns 1 and *out if it matches the operator's selection, 0 if it does not or
  * is gone, or a negative code. The keeper calls it inside a change's write transaction, because a worker
  * may have claimed the event since it was listed; scans by UID use it, too. */
-int store_sqlite_select_reread_event(struct event_scan *scan, int64_t event, struct scan_item *out)
+int store_sqlite_read_scan_event(struct event_scan *scan, int64_t event, struct scan_item *out)
 {
     struct scan_source *source = find_scan_source(scan, event);
     sqlite3_stmt *statement;
@@ -337,14 +340,14 @@ int store_sqlite_select_reread_event(struct event_scan *scan, int64_t event, str
 /* Reads the next chunk of a scan by UID: up to `limit` of the events in found_ids, fewer if they are large.
  * Returns 0 or a negative code; events on damaged pages are only counted if skip_damage is set. Runs in the
  * keeper for operators' commands, or in the command line while the daemon is down. */
-static int read_found_chunk(struct event_scan *scan, size_t limit)
+static int read_chunk_by_ids(struct event_scan *scan, size_t limit)
 {
     size_t chunk_bytes = 0;
     int code = 0;
     while (code >= 0 && scan->position < scan->found_count && scan->item_count < limit &&
            chunk_bytes < CHUNK_BYTES) {
         struct scan_item *item = &scan->items[scan->item_count];
-        code = store_sqlite_select_reread_event(scan, scan->found_ids[scan->position++], item);
+        code = store_sqlite_read_scan_event(scan, scan->found_ids[scan->position++], item);
         if (code == EP_ESTORE && scan->skip_damage) {
             scan->unreadable_count++;
             code = 0;
@@ -359,17 +362,17 @@ static int read_found_chunk(struct event_scan *scan, size_t limit)
 }
 
 /* Returns the bound statement that lists a source's events from the smallest table that holds the wanted
- * states: so a few dead events are found without reading a large backlog. read_row_chunk calls it. Runs in
+ * states: so a few dead events are found without reading a large backlog. read_chunk_by_source calls it. Runs in
  * the keeper for operators' commands, or in the command line while the daemon is down. */
 static sqlite3_stmt *choose_list_statement(struct event_scan *scan, const struct scan_source *source)
 {
     struct store_sqlite *store = scan->store;
-    bool one_state = (scan->states & (scan->states - 1)) == 0;
+    bool is_one_state = (scan->states & (scan->states - 1)) == 0;
     enum store_sqlite_statement statement_id = SQL_LIST_ALL;
-    if ((scan->states & SUSPENDED) == 0)
+    if ((scan->states & SUSPENDED_STATES) == 0)
         statement_id = SQL_LIST_PROGRESS;
-    else if ((scan->states & ~SUSPENDED) == 0)
-        statement_id = one_state ? SQL_LIST_STATE : SQL_LIST_SUSPENDED;
+    else if ((scan->states & ~SUSPENDED_STATES) == 0)
+        statement_id = is_one_state ? SQL_LIST_STATE : SQL_LIST_SUSPENDED;
     sqlite3_stmt *statement = store_sqlite_use_statement(store, statement_id);
     store_sqlite_bind(store, statement, 1, scan->with_data);
     store_sqlite_bind(store, statement, 2, scan->last_id);
@@ -395,7 +398,7 @@ static void go_to_next_source(struct event_scan *scan)
 /* Reads a chunk event by event where the scan met a damaged page: only events that are on such a page are
  * missing from the list, and they are counted. Returns 0 or a negative code. Runs in the keeper for
  * operators' commands, or in the command line while the daemon is down. */
-static int read_chunk_one_by_one(struct event_scan *scan, size_t limit)
+static int read_chunk_around_damage(struct event_scan *scan, size_t limit)
 {
     int64_t next_event;
     size_t chunk_bytes = 0;
@@ -405,7 +408,7 @@ static int read_chunk_one_by_one(struct event_scan *scan, size_t limit)
     int64_t last_to_read = scan->one_by_one_until < next_event - 1 ? scan->one_by_one_until : next_event - 1;
     while (scan->last_id < last_to_read && scan->item_count < limit && chunk_bytes < CHUNK_BYTES) {
         struct scan_item *item = &scan->items[scan->item_count];
-        code = store_sqlite_select_reread_event(scan, ++scan->last_id, item);
+        code = store_sqlite_read_scan_event(scan, ++scan->last_id, item);
         if (code == 1) {
             scan->item_count++;
             chunk_bytes += item->item.data_bytes + item->item.context_bytes;
@@ -423,10 +426,10 @@ static int read_chunk_one_by_one(struct event_scan *scan, size_t limit)
 /* Reads the next chunk of a scan over all events of one source, in order of arrival: up to `limit` matching
  * events, fewer if they are large. Returns 0 or a negative code. After damage the next chunk is read one by
  * one. Runs in the keeper for operators' commands, or in the command line while the daemon is down. */
-static int read_row_chunk(struct event_scan *scan, size_t limit)
+static int read_chunk_by_source(struct event_scan *scan, size_t limit)
 {
     if (scan->last_id < scan->one_by_one_until)
-        return read_chunk_one_by_one(scan, limit);
+        return read_chunk_around_damage(scan, limit);
     struct scan_source *source = &scan->sources[scan->position];
     size_t chunk_bytes = 0, row_count = 0;
     sqlite3_stmt *statement = choose_list_statement(scan, source);
@@ -460,7 +463,7 @@ static int read_row_chunk(struct event_scan *scan, size_t limit)
 /* Reads the next chunk of a scan, in a read transaction of its own, because one that stays open would keep
  * the WAL from being checkpointed. Returns 0 or a negative code; the chunk is empty at the end. Lists and
  * changes call it until then, in the keeper or the command line. */
-int store_sqlite_select_read_chunk(struct event_scan *scan, size_t limit)
+int store_sqlite_read_scan_chunk(struct event_scan *scan, size_t limit)
 {
     free_chunk(scan);
     if (limit > SCAN_CHUNK_MAX)
@@ -469,7 +472,8 @@ int store_sqlite_select_read_chunk(struct event_scan *scan, size_t limit)
     while (code == 0 && !scan->at_end && scan->item_count == 0) {
         code = store_sqlite_begin_read(scan->store);
         if (code == 0)
-            code = scan->found_ids != NULL ? read_found_chunk(scan, limit) : read_row_chunk(scan, limit);
+            code =
+                scan->found_ids != NULL ? read_chunk_by_ids(scan, limit) : read_chunk_by_source(scan, limit);
         store_sqlite_roll_back(scan->store); /* nothing was written; a commit would report the damage again */
     }
     return code;

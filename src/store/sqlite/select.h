@@ -14,7 +14,7 @@
 struct scan_source {
     int64_t id;
     char *name;
-    const char *const *chain;        /* names of its stages, NULL = not known */
+    const char *const *stage_names;  /* names of its stages, NULL = not known */
     struct store_sqlite_tally tally; /* for a change in progress */
 };
 
@@ -46,15 +46,15 @@ struct event_scan {
 };
 
 /* Starts a scan; the caller closes it. The selection must stay unchanged until then. */
-int store_sqlite_select_open(struct store_sqlite *store, const struct store_select *select, unsigned states,
-                             bool with_data, bool skip_damage, struct event_scan *out);
-void store_sqlite_select_close(struct event_scan *scan);
+int store_sqlite_open_scan(struct store_sqlite *store, const struct store_select *select, unsigned states,
+                           bool with_data, bool skip_damage, struct event_scan *out);
+void store_sqlite_close_scan(struct event_scan *scan);
 /* Reads the next chunk of at most `limit` items. When there are no more, it is empty and scan->at_end is
  * true. */
-int store_sqlite_select_read_chunk(struct event_scan *scan, size_t limit);
+int store_sqlite_read_scan_chunk(struct event_scan *scan, size_t limit);
 /* Reads one event again, inside the caller's transaction. Returns 1 and *out if it is still selected, or 0.
- * The caller frees *out with store_sqlite_select_free_item. */
-int store_sqlite_select_reread_event(struct event_scan *scan, int64_t event, struct scan_item *out);
-void store_sqlite_select_free_item(struct scan_item *item);
+ * The caller frees *out with store_sqlite_free_scan_item. */
+int store_sqlite_read_scan_event(struct event_scan *scan, int64_t event, struct scan_item *out);
+void store_sqlite_free_scan_item(struct scan_item *item);
 
 #endif

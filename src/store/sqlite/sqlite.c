@@ -65,15 +65,15 @@ int store_sqlite_fail_connection(struct store_sqlite *store, sqlite3 *db, int re
         if (refusal->result != primary_code)
             continue;
         if (is_disk_full)
-            return base_error_set(&store->store.error, EP_ESTOREBUSY, "%s: disk full (%s)", store->path,
+            return base_error_set(&store->base.error, EP_ESTOREBUSY, "%s: disk full (%s)", store->path,
                                   strerror(system_errno));
         bool has_cause =
             (primary_code == SQLITE_IOERR || primary_code == SQLITE_CANTOPEN) && system_errno != 0;
-        return base_error_set(&store->store.error, refusal->code, "%s: %s (%s%s%s)", store->path,
+        return base_error_set(&store->base.error, refusal->code, "%s: %s (%s%s%s)", store->path,
                               refusal->message, refusal->name, has_cause ? ": " : "",
                               has_cause ? strerror(system_errno) : "");
     }
-    return base_error_set(&store->store.error, EP_ESTORE, "%s: %s", store->path,
+    return base_error_set(&store->base.error, EP_ESTORE, "%s: %s", store->path,
                           db != NULL ? sqlite3_errmsg(db) : sqlite3_errstr(result));
 }
 
@@ -135,7 +135,7 @@ void store_sqlite_bind_string(struct store_sqlite *store, sqlite3_stmt *statemen
 int store_sqlite_step_statement(struct store_sqlite *store, sqlite3_stmt *statement)
 {
     if (statement == NULL || store->bind_code != SQLITE_OK)
-        return store->store.error.code;
+        return store->base.error.code;
     int result = sqlite3_step(statement);
     if (result == SQLITE_ROW)
         return 1;
@@ -216,16 +216,16 @@ void store_sqlite_release_write_lock(struct store_sqlite *store)
  * it. Every process that uses the store calls it after a failure. */
 void store_sqlite_roll_back(struct store_sqlite *store)
 {
-    struct error original_error = store->store.error; /* the cause, not how the rollback went */
+    struct error original_error = store->base.error; /* the cause, not how the rollback went */
     if (!sqlite3_get_autocommit(store->db))
         store_sqlite_run_statement(store, store_sqlite_use_statement(store, SQL_ROLLBACK));
-    store->store.error = original_error;
+    store->base.error = original_error;
 }
 
 /* Checks that the store's start number is still the one of this handle; otherwise a process that outlived
  * its instance could change events of the next instance. Returns 0 or a negative code. Every write
  * transaction of a producer, worker or keeper begins with it. */
-static int check_epoch(struct store_sqlite *store)
+static int check_start_number(struct store_sqlite *store)
 {
     sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_START_NUMBER);
     int code = store_sqlite_step_statement(store, statement);
@@ -236,7 +236,7 @@ static int check_epoch(struct store_sqlite *store)
     if (start_number == (int64_t)store->start_number)
         return 0;
     return base_error_set(
-        &store->store.error, EP_ESTORE,
+        &store->base.error, EP_ESTORE,
         "%s: a newer daemon has started on this store; this process belongs to an older one and must exit",
         store->path);
 }
@@ -254,14 +254,14 @@ int store_sqlite_begin_write(struct store_sqlite *store)
 int store_sqlite_begin_write_locked(struct store_sqlite *store)
 {
     if (store->readonly)
-        return base_error_set(&store->store.error, EP_EINVAL,
+        return base_error_set(&store->base.error, EP_EINVAL,
                               "%s: cannot write to this store: it was opened for reading only", store->path);
     store->disk_full = false;
-    int code = store->holds_write_lock || store->write_lock == NULL ? 0 : store_sqlite_wal_check_limit(store);
+    int code = store->holds_write_lock || store->write_lock == NULL ? 0 : store_sqlite_check_wal_limit(store);
     if (code == 0)
         code = store_sqlite_run_statement(store, store_sqlite_use_statement(store, SQL_BEGIN_WRITE));
-    if (code == 0 && store->checks_epoch)
-        code = check_epoch(store);
+    if (code == 0 && store->checks_start_number)
+        code = check_start_number(store);
     if (code == 0)
         return 0;
     store_sqlite_roll_back(store);
@@ -272,7 +272,7 @@ int store_sqlite_begin_write_locked(struct store_sqlite *store)
 int store_sqlite_end_transaction(struct store_sqlite *store, int code)
 {
     code = store_sqlite_end_transaction_unsynced(store, code);
-    return code == 0 && store->wrote && store->durable ? store_sqlite_wal_sync(store) : code;
+    return code == 0 && store->wrote && store->durable ? store_sqlite_sync_wal(store) : code;
 }
 
 /* Commits if code is 0, else rolls back; then releases the write lock. Returns code, or the failure of the
@@ -281,7 +281,7 @@ int store_sqlite_end_transaction(struct store_sqlite *store, int code)
 int store_sqlite_end_transaction_unsynced(struct store_sqlite *store, int code)
 {
     uint64_t wal_before = store->wal_bytes;
-    store->wal_bytes = 0; /* set again by store_sqlite_wal_note_size when the commit writes */
+    store->wal_bytes = 0; /* set again by store_sqlite_note_wal_size when the commit writes */
     if (code == 0)
         code = store_sqlite_run_statement(store, store_sqlite_use_statement(store, SQL_COMMIT));
     if (code != 0)
@@ -293,7 +293,7 @@ int store_sqlite_end_transaction_unsynced(struct store_sqlite *store, int code)
      * If the disk is full, the main file may have room: the next attempt then finds a WAL that begins
      * again. */
     if (wrote || (code != 0 && store->disk_full))
-        store_sqlite_wal_checkpoint_if_needed(store);
+        store_sqlite_checkpoint_if_needed(store);
     store_sqlite_release_write_lock(store);
     if (wrote && store->wal_grown != NULL && store->wal_bytes > store->wal_limit_bytes)
         store->wal_grown(store->user);

@@ -134,8 +134,8 @@ struct store_sqlite_low_water_mark {
 };
 
 /* A claim under way, from its begin to its end. */
-struct store_sqlite_claiming {
-    bool open;                      /* its transaction is */
+struct store_sqlite_open_claim {
+    bool is_open;                   /* its transaction is */
     bool durable;                   /* it stores events, so its commit must be on the disk */
     int64_t source, low_water_mark; /* of the handle, after the commit */
     struct store_claimed_event *events;
@@ -143,7 +143,7 @@ struct store_sqlite_claiming {
 };
 
 struct store_sqlite {
-    struct store store; /* first: a struct store pointer is a pointer to this */
+    struct store base; /* first: a struct store pointer is a pointer to this */
     sqlite3 *db;
     sqlite3 *checkpointer; /* moves the WAL; NULL until first needed */
     sqlite3_stmt *statements[SQL_STATEMENTS];
@@ -157,8 +157,8 @@ struct store_sqlite {
     bool wrote;      /* the last transaction wrote */
     uint32_t busy_timeout_ms;
     uint64_t start_number;
-    int64_t first_valid_token; /* a token below this is of an older start: no lock */
-    bool checks_epoch;         /* write only while the store's start number is ours */
+    int64_t lowest_valid_token; /* a token below this is of an older start: no lock */
+    bool checks_start_number;   /* write only while the store's start number is ours */
     uint64_t page_bytes, wal_bytes, wal_limit_bytes;
     void (*wal_grown)(void *user);
     void (*write_lock_released)(void *user);
@@ -168,12 +168,12 @@ struct store_sqlite {
     size_t low_water_mark_count;
     int64_t due_events[STORE_SQLITE_RESUME_MAX];
     bool trace;
-    int32_t pid;            /* of this process */
-    struct trace_pack pack; /* of the transaction under way */
-    int64_t trace_counted;  /* rows up to this id are counted in trace_bytes */
+    int32_t pid;                   /* of this process */
+    struct trace_pack pack;        /* of the transaction under way */
+    int64_t last_counted_trace_id; /* rows up to this id are counted in trace_bytes */
     uint64_t trace_bytes;
     struct store_sqlite_group group;
-    struct store_sqlite_claiming claiming;
+    struct store_sqlite_open_claim open_claim;
     bool is_retry_turn_over; /* the next claim of one event is not for a retry */
 };
 
@@ -251,13 +251,13 @@ int store_sqlite_add_to_totals(struct store_sqlite *store, int64_t source, int64
 
 /* ---- wal.c ---- */
 /* SQLite calls it after each commit that wrote: notes the size of the WAL. */
-int store_sqlite_wal_note_size(void *handle, sqlite3 *db, const char *name, int pages);
+int store_sqlite_note_wal_size(void *handle, sqlite3 *db, const char *name, int pages);
 /* After a transaction, with the write lock: moves the WAL if it is much too long or the disk was full. */
-void store_sqlite_wal_checkpoint_if_needed(struct store_sqlite *store);
+void store_sqlite_checkpoint_if_needed(struct store_sqlite *store);
 /* After a transaction, without the write lock: syncs the WAL. EP_ESTORE: the disk refuses. */
-int store_sqlite_wal_sync(struct store_sqlite *store);
+int store_sqlite_sync_wal(struct store_sqlite *store);
 /* Before a transaction without the write lock. EP_ESTOREBUSY: the WAL is too long. */
-int store_sqlite_wal_check_limit(struct store_sqlite *store);
+int store_sqlite_check_wal_limit(struct store_sqlite *store);
 int store_sqlite_checkpoint(struct store *store, bool final);
 
 /* ---- schema.c ---- */
@@ -288,20 +288,20 @@ int store_sqlite_claim_begin(struct store *store, int64_t source, uint64_t now_m
                              const struct store_claim *claim, struct store_claimed *out);
 int store_sqlite_claim_end(struct store *store);
 /* Refuses a token that is not of this start. */
-int store_sqlite_claim_check_token(struct store_sqlite *store, const struct store_claim *claim);
+int store_sqlite_check_claim_token(struct store_sqlite *store, const struct store_claim *claim);
 /* Adds an event to the claim under way. */
-int store_sqlite_claim_add_event(struct store_sqlite *store, int64_t event, const char *done);
+int store_sqlite_add_event_to_claim(struct store_sqlite *store, int64_t event, const char *done);
 /* Forgets the events of the claim under way. */
-void store_sqlite_claim_forget_events(struct store_sqlite *store);
+void store_sqlite_forget_claimed_events(struct store_sqlite *store);
 /*
- * Claims the ready events in [*from, to), oldest first, up to the claim's limit. *from moves past the events
- * seen. *is_limit_reached: ready events are left.
+ * Claims the ready events in [*search_start, search_end), oldest first, up to the claim's limit.
+ * *search_start moves to the first event left. *is_limit_reached: ready events are left.
  */
 int store_sqlite_claim_ready_events(struct store_sqlite *store, const struct store_claim *claim,
-                                    int64_t *from, int64_t to, bool *is_limit_reached);
+                                    int64_t *search_start, int64_t search_end, bool *is_limit_reached);
 /* Leaves the claim's transaction open for its end, or rolls it back if `code` is a failure. Returns `code`.
  * */
-int store_sqlite_claim_leave_open(struct store_sqlite *store, int code, int64_t source,
+int store_sqlite_leave_claim_open(struct store_sqlite *store, int code, int64_t source,
                                   int64_t low_water_mark, bool durable);
 /* *next: the id that the next event to arrive will have. */
 int store_sqlite_read_next_event_id(struct store_sqlite *store, int64_t source, int64_t *next);
@@ -323,8 +323,8 @@ int store_sqlite_read(struct store *store, const struct store_event_lock *locks,
 #define STORE_SQLITE_PARTIAL 1 /* locks of a range were lost: roll back, and write event by event */
 /* Inside a write transaction: writes one member's answers. one_by_one: event by event; otherwise it may
  * return STORE_SQLITE_PARTIAL. */
-int store_sqlite_commit_member(struct store_sqlite *store, const struct store_group_member *member,
-                               bool one_by_one, struct store_sqlite_tally *tally);
+int store_sqlite_write_member_answers(struct store_sqlite *store, const struct store_group_member *member,
+                                      bool one_by_one, struct store_sqlite_tally *tally);
 int store_sqlite_unlock(struct store *store, int64_t source, struct store_unlock *unlocks, size_t count);
 
 /* group_commit.c */
@@ -369,10 +369,10 @@ int store_sqlite_each_crash(struct store *store, store_on_crash *on_crash, void 
 /* trace.c */
 /* Inside a write transaction: begin, add each step, and write before its end. All do nothing if the trace is
  * off. */
-void store_sqlite_trace_begin(struct store_sqlite *store);
-void store_sqlite_trace_add(struct store_sqlite *store,
-                            struct store_trace_step *step); /* fills in the time */
-int store_sqlite_trace_write(struct store_sqlite *store);
+void store_sqlite_begin_trace_row(struct store_sqlite *store);
+void store_sqlite_add_trace_step(struct store_sqlite *store,
+                                 struct store_trace_step *step); /* fills in the time */
+int store_sqlite_write_trace_row(struct store_sqlite *store);
 int store_sqlite_read_trace(struct store *store, int64_t source, const char *uid,
                             store_on_trace_step *on_step, void *user, size_t *stored_count);
 int store_sqlite_trim_trace(struct store *store, uint64_t now_ms, uint64_t keep_ms, uint64_t bytes);

@@ -15,7 +15,7 @@
 static int fail_unknown_source(struct store_sqlite *store)
 {
     return base_error_set(
-        &store->store.error, EP_ENOENT,
+        &store->base.error, EP_ENOENT,
         "%s: the store does not contain this source (was the file replaced?); restart the daemon",
         store->path);
 }
@@ -61,7 +61,7 @@ int store_sqlite_set_cursor(struct store *base, int64_t source, const char *curs
 /* Reads the totals of a source and the arrival time of its oldest event into *out. Returns 0 or a negative
  * code. store_sqlite_read_source_totals calls it inside a read transaction, so that both describe the same
  * moment. */
-static int read_totals(struct store_sqlite *store, int64_t source, struct store_totals *out)
+static int read_totals_and_oldest(struct store_sqlite *store, int64_t source, struct store_totals *out)
 {
     sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_SOURCE_TOTALS);
     store_sqlite_bind(store, statement, 1, source);
@@ -94,7 +94,7 @@ int store_sqlite_read_source_totals(struct store *base, int64_t source, struct s
     struct store_sqlite *store = store_sqlite_of(base);
     *out = (struct store_totals){0};
     int code = store_sqlite_begin_read(store);
-    return code == 0 ? store_sqlite_end_transaction(store, read_totals(store, source, out)) : code;
+    return code == 0 ? store_sqlite_end_transaction(store, read_totals_and_oldest(store, source, out)) : code;
 }
 
 /* store_stage_totals of the SQLite engine: reads how many answers of each kind a stage has given since the

@@ -30,7 +30,7 @@ static uint64_t read_wall_clock_ms(void)
     return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
-void store_sqlite_trace_begin(struct store_sqlite *store)
+void store_sqlite_begin_trace_row(struct store_sqlite *store)
 {
     if (store->trace)
         store_trace_pack_begin(&store->pack, read_wall_clock_ms());
@@ -39,7 +39,7 @@ void store_sqlite_trace_begin(struct store_sqlite *store)
 /* Adds a step (what was done to one event) to the trace row of the open transaction, and sets its time;
  * does nothing if the trace is off. Producers, workers and the keeper call it whenever they change an
  * event. */
-void store_sqlite_trace_add(struct store_sqlite *store, struct store_trace_step *step)
+void store_sqlite_add_trace_step(struct store_sqlite *store, struct store_trace_step *step)
 {
     if (!store->trace)
         return;
@@ -50,7 +50,7 @@ void store_sqlite_trace_add(struct store_sqlite *store, struct store_trace_step 
 /* Inserts one packed row of steps into the trace table. Returns 0 or a negative code. Every process that
  * changes events runs it at the end of its transaction, and the keeper for the steps that it keeps when it
  * trims the trace. */
-static int write_trace_row(struct store_sqlite *store, const struct trace_pack *pack)
+static int insert_trace_row(struct store_sqlite *store, const struct trace_pack *pack)
 {
     sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_ADD_TRACE);
     store_sqlite_bind(store, statement, 1, store_sqlite_signed(pack->at_ms));
@@ -59,9 +59,9 @@ static int write_trace_row(struct store_sqlite *store, const struct trace_pack *
     return store_sqlite_run_statement(store, statement);
 }
 
-int store_sqlite_trace_write(struct store_sqlite *store)
+int store_sqlite_write_trace_row(struct store_sqlite *store)
 {
-    return store->trace && store_trace_pack_has_steps(&store->pack) ? write_trace_row(store, &store->pack)
+    return store->trace && store_trace_pack_has_steps(&store->pack) ? insert_trace_row(store, &store->pack)
                                                                     : 0;
 }
 
@@ -69,22 +69,23 @@ int store_sqlite_trace_write(struct store_sqlite *store)
 
 struct trim {
     struct store_sqlite *store;
-    uint64_t before_ms;      /* rows older than this are dropped */
-    uint64_t excess_bytes;   /* so many bytes are too many */
-    bool keeps_live_steps;   /* keep the steps of live events */
-    struct trace_pack kept;  /* these steps, of the dropped rows */
-    int64_t last_dropped_id; /* id of the last row to be dropped, 0 = none */
+    uint64_t before_ms;           /* rows older than this are dropped */
+    uint64_t excess_bytes;        /* so many bytes are too many */
+    bool keeps_live_steps;        /* keep the steps of live events */
+    struct trace_pack kept_steps; /* these steps, of the dropped rows */
+    int64_t last_dropped_id;      /* id of the last row to be dropped, 0 = none */
     uint64_t dropped_bytes;
 };
 
 /* Sets *is_any_live to whether at least one event with an id in first..last is still in the store. Returns
  * 0 or a negative code. The keeper runs it when it trims the trace, because it keeps the steps of such
  * events. */
-static int find_live_event(struct store_sqlite *store, int64_t first, int64_t last, bool *is_any_live)
+static int find_live_event(struct store_sqlite *store, int64_t first_event, int64_t last_event,
+                           bool *is_any_live)
 {
     sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_TRACE_LIVE);
-    store_sqlite_bind(store, statement, 1, first);
-    store_sqlite_bind(store, statement, 2, last);
+    store_sqlite_bind(store, statement, 1, first_event);
+    store_sqlite_bind(store, statement, 2, last_event);
     int code = store_sqlite_step_statement(store, statement);
     *is_any_live = code == 1;
     if (code == 1)
@@ -95,27 +96,27 @@ static int find_live_event(struct store_sqlite *store, int64_t first, int64_t la
 /* Copies into trim->kept the steps of a trace row whose events are still in the store; the row itself will
  * be dropped. Usually there are none, which a single query shows. Returns 0 or a negative code. The keeper
  * runs it when it trims the trace. */
-static int keep_live_steps(struct trim *trim, uint64_t at_ms, const void *bytes, size_t byte_count)
+static int collect_live_steps(struct trim *trim, uint64_t at_ms, const void *bytes, size_t byte_count)
 {
     struct trace_unpack unpack;
     struct store_trace_step step;
-    int64_t first = INT64_MAX, last = 0;
+    int64_t first_event = INT64_MAX, last_event = 0;
     bool is_any_live = false;
     store_trace_unpack_begin(&unpack, at_ms, bytes, byte_count);
     while (store_trace_unpack_next(&unpack, &step)) {
-        first = step.event < first ? step.event : first;
-        last = step.event > last ? step.event : last;
+        first_event = step.event < first_event ? step.event : first_event;
+        last_event = step.event > last_event ? step.event : last_event;
     }
-    int code = find_live_event(trim->store, first, last, &is_any_live);
+    int code = find_live_event(trim->store, first_event, last_event, &is_any_live);
     if (code != 0 || !is_any_live)
         return code;
     store_trace_unpack_begin(&unpack, at_ms, bytes, byte_count);
     while (code == 0 && store_trace_unpack_next(&unpack, &step)) {
-        if (trim->excess_bytes > 0 && trim->kept.used > trim->dropped_bytes / 4)
+        if (trim->excess_bytes > 0 && trim->kept_steps.used > trim->dropped_bytes / 4)
             break;
         code = find_live_event(trim->store, step.event, step.event, &is_any_live);
         if (code == 0 && is_any_live)
-            store_trace_pack_add(&trim->kept, &step);
+            store_trace_pack_add(&trim->kept_steps, &step);
     }
     return code;
 }
@@ -123,17 +124,17 @@ static int keep_live_steps(struct trim *trim, uint64_t at_ms, const void *bytes,
 /* Sets *drop to whether this row of the trace is dropped: because it is too old, or because the trace is
  * still too large. Then it also collects the row's steps that are kept. Returns 0 or a negative code. The
  * keeper runs it for the oldest rows when it trims the trace. */
-static int check_row_to_drop(struct trim *trim, sqlite3_stmt *statement, bool *drop)
+static int check_row_to_drop(struct trim *trim, sqlite3_stmt *statement, bool *must_drop)
 {
     uint64_t at_ms = (uint64_t)sqlite3_column_int64(statement, 1);
     const void *bytes = sqlite3_column_blob(statement, 2);
     size_t byte_count = (size_t)sqlite3_column_bytes(statement, 2);
-    *drop = at_ms < trim->before_ms || trim->dropped_bytes < trim->excess_bytes;
-    if (!*drop)
+    *must_drop = at_ms < trim->before_ms || trim->dropped_bytes < trim->excess_bytes;
+    if (!*must_drop)
         return 0;
     trim->last_dropped_id = sqlite3_column_int64(statement, 0);
     trim->dropped_bytes += byte_count + ROW_COST;
-    return bytes != NULL && trim->keeps_live_steps ? keep_live_steps(trim, at_ms, bytes, byte_count) : 0;
+    return bytes != NULL && trim->keeps_live_steps ? collect_live_steps(trim, at_ms, bytes, byte_count) : 0;
 }
 
 /* Deletes a bounded number of the oldest trace rows, and writes the steps that are kept as one new row.
@@ -143,24 +144,26 @@ static int drop_old_rows(struct trim *trim, bool *has_more)
 {
     struct store_sqlite *store = trim->store;
     sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_TRACE_OLDEST);
-    store_sqlite_bind(store, statement, 1, store->trace_counted);
+    store_sqlite_bind(store, statement, 1, store->last_counted_trace_id);
     store_sqlite_bind(store, statement, 2, TRIM_ROWS);
     int code, row_count = 0;
-    bool drop = true;
+    bool must_drop = true;
     while ((code = store_sqlite_step_statement(store, statement)) == 1) {
         row_count++;
-        code = check_row_to_drop(trim, statement, &drop);
-        if (code != 0 || !drop || trim->dropped_bytes > TRIM_BYTES)
+        code = check_row_to_drop(trim, statement, &must_drop);
+        if (code != 0 || !must_drop || trim->dropped_bytes > TRIM_BYTES)
             break;
     }
     sqlite3_reset(statement);
     if (code < 0 || trim->last_dropped_id == 0)
         return code < 0 ? code : 0;
-    *has_more = drop && (row_count == TRIM_ROWS || trim->dropped_bytes > TRIM_BYTES);
+    *has_more = must_drop && (row_count == TRIM_ROWS || trim->dropped_bytes > TRIM_BYTES);
     statement = store_sqlite_use_statement(store, SQL_DELETE_TRACE);
     store_sqlite_bind(store, statement, 1, trim->last_dropped_id);
     code = store_sqlite_run_statement(store, statement);
-    return code == 0 && store_trace_pack_has_steps(&trim->kept) ? write_trace_row(store, &trim->kept) : code;
+    return code == 0 && store_trace_pack_has_steps(&trim->kept_steps)
+               ? insert_trace_row(store, &trim->kept_steps)
+               : code;
 }
 
 /* Adds the size of the trace rows that were written since the last call to the handle's trace_bytes, so
@@ -169,12 +172,12 @@ static int drop_old_rows(struct trim *trim, bool *has_more)
 static int count_new_rows(struct store_sqlite *store)
 {
     sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_TRACE_SIZE);
-    store_sqlite_bind(store, statement, 1, store->trace_counted);
+    store_sqlite_bind(store, statement, 1, store->last_counted_trace_id);
     int code = store_sqlite_step_statement(store, statement);
     if (code != 1)
         return code;
     if (sqlite3_column_type(statement, 0) != SQLITE_NULL) {
-        store->trace_counted = sqlite3_column_int64(statement, 0);
+        store->last_counted_trace_id = sqlite3_column_int64(statement, 0);
         store->trace_bytes += (uint64_t)sqlite3_column_int64(statement, 1);
     }
     sqlite3_reset(statement);
@@ -186,7 +189,7 @@ static int count_new_rows(struct store_sqlite *store)
 static int check_oldest_row(struct store_sqlite *store, uint64_t before_ms, bool *is_old)
 {
     sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_TRACE_OLDEST);
-    store_sqlite_bind(store, statement, 1, store->trace_counted);
+    store_sqlite_bind(store, statement, 1, store->last_counted_trace_id);
     store_sqlite_bind(store, statement, 2, 1);
     int code = store_sqlite_step_statement(store, statement);
     *is_old = code == 1 && (uint64_t)sqlite3_column_int64(statement, 1) < before_ms;
@@ -218,9 +221,9 @@ int store_sqlite_trim_trace(struct store *base, uint64_t now_ms, uint64_t keep_m
     code = store_sqlite_begin_write(store);
     if (code != 0)
         return code;
-    store_trace_pack_begin(&trim.kept, now_ms);
+    store_trace_pack_begin(&trim.kept_steps, now_ms);
     code = store_sqlite_end_transaction(store, drop_old_rows(&trim, &has_more));
-    store_trace_pack_free(&trim.kept);
+    store_trace_pack_free(&trim.kept_steps);
     if (code != 0)
         return code;
     store->trace_bytes -= trim.dropped_bytes < store->trace_bytes ? trim.dropped_bytes : store->trace_bytes;
@@ -232,7 +235,7 @@ int store_sqlite_trim_trace(struct store *base, uint64_t now_ms, uint64_t keep_m
 struct found_step {
     struct store_trace_step step;
     bool moved;
-    size_t number; /* position in the trace */
+    size_t trace_position; /* position in the trace */
 };
 
 /* One call of store_trace. */
@@ -264,7 +267,7 @@ static void add_found_event(struct trace_query *query, int64_t event)
 
 /* Notes the event of a trace step if the step is its arrival with the wanted UID. `eventpipe trace` runs it
  * for each step in its first pass, and so finds events that have left the store, too. Returns 0. */
-static int on_step_note_event(struct trace_query *query, const struct trace_unpack *unpack,
+static int note_event_of_step(struct trace_query *query, const struct trace_unpack *unpack,
                               const struct store_trace_step *step)
 {
     (void)unpack;
@@ -277,13 +280,13 @@ static int on_step_note_event(struct trace_query *query, const struct trace_unpa
 
 static int fail_out_of_memory(struct trace_query *query)
 {
-    return base_error_set(&query->store->store.error, EP_ENOMEM, "out of memory");
+    return base_error_set(&query->store->base.error, EP_ENOMEM, "out of memory");
 }
 
 /* Copies a trace step if it belongs to one of the found events, because the row that holds it goes away.
  * `eventpipe trace` runs it for each step in its second pass. Returns 0 or EP_ENOMEM. */
-static int on_step_copy(struct trace_query *query, const struct trace_unpack *unpack,
-                        const struct store_trace_step *step)
+static int copy_step_of_event(struct trace_query *query, const struct trace_unpack *unpack,
+                              const struct store_trace_step *step)
 {
     if (!is_found_event(query, step->event))
         return 0;
@@ -296,7 +299,7 @@ static int on_step_copy(struct trace_query *query, const struct trace_unpack *un
         query->capacity = capacity;
     }
     struct found_step *found = &query->found_steps[query->step_count];
-    *found = (struct found_step){.step = *step, .moved = unpack->moved, .number = query->step_count};
+    *found = (struct found_step){.step = *step, .moved = unpack->moved, .trace_position = query->step_count};
     if (step->error != NULL && (found->step.error = strndup(step->error, step->error_bytes)) == NULL)
         return fail_out_of_memory(query);
     query->step_count++;
@@ -375,8 +378,8 @@ static int read_event_steps(struct trace_query *query, const char *uid)
         code = find_stored_events(query, uid);
     if (code != 0 || table_count == 0) /* a store of an older version has no such table */
         return code;
-    code = for_each_trace_step(query, on_step_note_event);
-    return code == 0 && query->event_count > 0 ? for_each_trace_step(query, on_step_copy) : code;
+    code = for_each_trace_step(query, note_event_of_step);
+    return code == 0 && query->event_count > 0 ? for_each_trace_step(query, copy_step_of_event) : code;
 }
 
 /* Orders trace steps by event, then by time; qsort calls it for `eventpipe trace`. Of steps with the same
@@ -390,7 +393,7 @@ static int compare_found_steps(const void *left, const void *right)
         return a->step.at_ms < b->step.at_ms ? -1 : 1;
     if (a->moved != b->moved)
         return a->moved ? -1 : 1;
-    return a->number < b->number ? -1 : a->number > b->number;
+    return a->trace_position < b->trace_position ? -1 : a->trace_position > b->trace_position;
 }
 
 /* store_trace of the SQLite engine: passes all kept trace steps of the events that have or had this UID to

@@ -38,11 +38,11 @@
 
 /* Notes the size of the WAL, which decides about checkpoints. SQLite calls it as a hook after each commit
  * that wrote, in every process that writes to the store. */
-int store_sqlite_wal_note_size(void *handle, sqlite3 *db, const char *name, int pages)
+int store_sqlite_note_wal_size(void *handle, sqlite3 *db, const char *name, int wal_page_count)
 {
     struct store_sqlite *store = handle;
     (void)db, (void)name;
-    store->wal_bytes = (uint64_t)pages * store->page_bytes;
+    store->wal_bytes = (uint64_t)wal_page_count * store->page_bytes;
     return SQLITE_OK;
 }
 
@@ -87,14 +87,15 @@ static int begin_wal_transaction(struct store_sqlite *store, enum store_sqlite_s
 static int run_checkpoint(struct store_sqlite *store, enum store_sqlite_statement transaction_type, int mode,
                           bool *is_complete)
 {
-    int wal_pages = 0, copied_pages = 0;
+    int wal_page_count = 0, copied_page_count = 0;
     *is_complete = false;
     int code = store->checkpointer != NULL ? 0 : open_checkpointer(store);
     if (code == 0)
         code = begin_wal_transaction(store, transaction_type);
     if (code == 0) {
-        int result = sqlite3_wal_checkpoint_v2(store->checkpointer, "main", mode, &wal_pages, &copied_pages);
-        *is_complete = result == SQLITE_OK && wal_pages == copied_pages;
+        int result =
+            sqlite3_wal_checkpoint_v2(store->checkpointer, "main", mode, &wal_page_count, &copied_page_count);
+        *is_complete = result == SQLITE_OK && wal_page_count == copied_page_count;
         if (result != SQLITE_OK && result != SQLITE_BUSY) /* busy: another process checkpoints or reads */
             code = store_sqlite_fail_connection(store, store->checkpointer, result);
     }
@@ -110,20 +111,20 @@ static int checkpoint_instead_of_sync(struct store_sqlite *store, int sync_resul
 {
     bool is_complete;
     store_sqlite_fail(store, sync_result);
-    struct error sync_error = store->store.error;
+    struct error sync_error = store->base.error;
     store_sqlite_acquire_write_lock(store);
     int code = run_checkpoint(store, SQL_BEGIN_WRITE, SQLITE_CHECKPOINT_PASSIVE, &is_complete);
     store_sqlite_release_write_lock(store);
     if (code == 0 && is_complete)
         return 0;
-    return base_error_set(&store->store.error, EP_ESTORE, "committed, but not known to be on the disk: %s",
+    return base_error_set(&store->base.error, EP_ESTORE, "committed, but not known to be on the disk: %s",
                           sync_error.message);
 }
 
 /* Syncs the WAL to the disk after a commit. It runs without the write lock, so that the next writer need
  * not wait for the disk. Returns 0, or EP_ESTORE if the disk refuses. Every writer of a durable store calls
  * it before it reports its commit as done. */
-int store_sqlite_wal_sync(struct store_sqlite *store)
+int store_sqlite_sync_wal(struct store_sqlite *store)
 {
     sqlite3_file *wal = NULL;
     int result = sqlite3_file_control(store->db, "main", SQLITE_FCNTL_JOURNAL_POINTER, &wal);
@@ -173,21 +174,22 @@ static uint64_t compute_pause_ms(uint64_t wal_bytes, uint64_t limit_bytes)
 /* Checkpoints the WAL after a commit if it is far beyond its limit or the disk was full, and pauses the
  * writer while the checkpoint cannot complete. The result and message of the commit stay. Every process
  * that writes to the store calls it at the end of a transaction, with the write lock. */
-void store_sqlite_wal_checkpoint_if_needed(struct store_sqlite *store)
+void store_sqlite_checkpoint_if_needed(struct store_sqlite *store)
 {
-    struct error commit_error = store->store.error;
+    struct error commit_error = store->base.error;
     bool is_complete;
     if (store->wal_bytes > WRITER_CHECKPOINT_LIMITS * store->wal_limit_bytes || store->disk_full) {
         run_checkpoint(store, SQL_BEGIN_WRITE, SQLITE_CHECKPOINT_PASSIVE, &is_complete);
-        uint64_t end_ns = shm_now_ns() + compute_pause_ms(store->wal_bytes, store->wal_limit_bytes) * 1000000;
-        while (!is_complete && shm_now_ns() < end_ns) {
+        uint64_t deadline_ns =
+            shm_now_ns() + compute_pause_ms(store->wal_bytes, store->wal_limit_bytes) * 1000000;
+        while (!is_complete && shm_now_ns() < deadline_ns) {
             const struct timespec interval = {.tv_nsec = PAUSE_POLL_MS * 1000000L};
             nanosleep(&interval, NULL);
             run_checkpoint(store, SQL_BEGIN_WRITE, SQLITE_CHECKPOINT_PASSIVE, &is_complete);
         }
     }
     store->disk_full = false;
-    store->store.error = commit_error;
+    store->base.error = commit_error;
 }
 
 /* Sets *bytes and *wal_bytes to the sizes of the store's file and of its WAL (0 if there is none). The
@@ -212,14 +214,14 @@ int store_sqlite_read_sizes(struct store *base, uint64_t *bytes, uint64_t *wal_b
 /* Returns EP_ESTOREBUSY while the WAL is so long that writers pause, else 0. A writer that did not get the
  * write lock in time calls it before it writes: the lock's holder is probably pausing, and to write past it
  * would let the WAL grow without a limit. */
-int store_sqlite_wal_check_limit(struct store_sqlite *store)
+int store_sqlite_check_wal_limit(struct store_sqlite *store)
 {
     uint64_t bytes, wal_bytes;
-    int code = store_sqlite_read_sizes(&store->store, &bytes, &wal_bytes);
+    int code = store_sqlite_read_sizes(&store->base, &bytes, &wal_bytes);
     if (code != 0 || wal_bytes <= SLOWDOWN_LIMITS * store->wal_limit_bytes)
         return code;
     return base_error_set(
-        &store->store.error, EP_ESTOREBUSY,
+        &store->base.error, EP_ESTOREBUSY,
         "%s: its WAL has grown to %llu bytes, because a program with a long read transaction keeps it from "
         "being checkpointed; end that program",
         store->path, (unsigned long long)wal_bytes);
