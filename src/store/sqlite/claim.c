@@ -84,11 +84,11 @@ void store_sqlite_forget_claimed_events(struct store_sqlite *store)
     open_claim->count = 0;
 }
 
-/* Claims ready events with ids from *search_start up to, but not including, search_end, oldest first, until
- * the open claim has claim->limit events: stores the claim's token in them as their lock. Events with a
- * token below lowest_valid_token (of an earlier start of the daemon) count as ready. Sets *search_start to
- * the first event that is left, and *is_limit_reached if one is. Returns 0 or a negative code. The producer
- * runs it in the store transaction of a claim or a page. */
+/* Claims ready events with ids in [*search_start, search_end), oldest first, until the open claim has
+ * claim->limit events: writes the claim's token into them. A token below lowest_valid_token, of an earlier
+ * start of the daemon, is no lock. Sets *search_start to the first event left, or to search_end, and
+ * *is_limit_reached if one is left. Returns 0 or a negative code. The producer runs it in the store
+ * transaction of a claim or a page. */
 int store_sqlite_claim_ready_events(struct store_sqlite *store, const struct store_claim *claim,
                                     int64_t *search_start, int64_t search_end, bool *is_limit_reached)
 {
@@ -96,9 +96,8 @@ int store_sqlite_claim_ready_events(struct store_sqlite *store, const struct sto
     store_sqlite_bind(store, statement, 1, *search_start);
     store_sqlite_bind(store, statement, 2, search_end);
     store_sqlite_bind(store, statement, 3, store->lowest_valid_token);
-    store_sqlite_bind(store, statement, 4,
-                      store_sqlite_signed((uint64_t)claim->limit +
-                                          1)); /* one more shows whether events are left */
+    /* One more than the limit shows whether events are left. */
+    store_sqlite_bind(store, statement, 4, store_sqlite_signed((uint64_t)claim->limit + 1));
     const struct store_sqlite_open_claim *open_claim = &store->open_claim;
     int code;
     *is_limit_reached = false;

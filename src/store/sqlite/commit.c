@@ -23,8 +23,8 @@
 
 /* ---- shared with the operators' changes ---- */
 
-/* Deletes the data rows of the events first..last. store_sqlite_delete_events calls it, in one piece or in
- * two. */
+/* Deletes the data rows of the events first..last from the store. store_sqlite_delete_events calls it, for
+ * the whole range or for two parts of it. */
 static int delete_range(struct store_sqlite *store, int64_t first, int64_t last)
 {
     sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_DELETE_EVENT);
@@ -53,9 +53,10 @@ int store_sqlite_delete_events(struct store_sqlite *store, int64_t first, int64_
     return code == 0 ? delete_range(store, first, first_unpadded - 1) : code;
 }
 
-/* Moves an event from the ready or running ones to the suspended ones (delayed, held, dead), where no claim
- * finds it. *moved is false if it no longer carries the token. Returns 0 or a negative code. Workers call
- * it for delays and dead letters, the producer after crashes, the keeper for `eventpipe hold`. */
+/* Moves an event of the store from the ready or running ones to the suspended ones (delayed, held, dead),
+ * where no claim finds it. *moved is false if it no longer carries the token, the number of the claim that
+ * locked it. Returns 0 or a negative code. Workers call it for delays and dead letters, the producer after
+ * crashes, the keeper for `eventpipe hold`. */
 int store_sqlite_suspend_event(struct store_sqlite *store, const struct store_sqlite_suspend *suspend,
                                bool *moved)
 {
@@ -80,9 +81,9 @@ int store_sqlite_suspend_event(struct store_sqlite *store, const struct store_sq
     return store_sqlite_run_statement(store, statement);
 }
 
-/* Makes a suspended event ready again. reset clears its attempts, crashes and error; from_first also its
- * done stages and context. Returns 0 or a negative code. The producer calls it for retries that are due,
- * the keeper for `eventpipe retry`, `release` and `requeue`. */
+/* Makes a suspended event of the store ready again. reset clears its attempts, crashes and error;
+ * from_first also its done stages and context. Returns 0 or a negative code. The producer calls it for
+ * retries that are due, the keeper for `eventpipe retry`, `release` and `requeue`. */
 int store_sqlite_resume_event(struct store_sqlite *store, int64_t event, bool reset, bool from_first)
 {
     sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_RESUME);
@@ -97,8 +98,9 @@ int store_sqlite_resume_event(struct store_sqlite *store, int64_t event, bool re
     return store_sqlite_run_statement(store, statement);
 }
 
-/* Whether a lock cannot hold, whatever the rows say: it is of another source, or of an earlier start of the
- * daemon. */
+/* Whether a lock on an event of the store cannot hold, whatever the rows say: it is of another source, or
+ * its token (the number of its claim) is of an earlier start of the daemon. Each read, commit and unlock
+ * asks it first. */
 static bool is_lock_void(const struct store_sqlite *store, int64_t source,
                          const struct store_event_lock *lock)
 {
@@ -108,41 +110,42 @@ static bool is_lock_void(const struct store_sqlite *store, int64_t source,
 
 /* ---- read ---- */
 
-/* Whether a lock is on the event that follows the one before, with the token of the same claim: then one
- * statement can handle both. */
+/* Whether a lock is on the event that follows the previous one, with the token of the same claim: then one
+ * statement of the store can handle both. */
 static bool is_next_lock(const struct store_event_lock *lock, const struct store_event_lock *previous)
 {
     return lock->event == previous->event + 1 && lock->token == previous->token;
 }
 
-/* Returns how many locks, from index `first` on, form one range: consecutive events of the same claim. One
- * statement reads a whole range, which is much faster than one per event. A worker runs it when it reads
- * its batch. */
-static size_t count_range_locks(const struct store_event_lock *locks, size_t count, size_t first)
+/* Returns how many locks, from first_index on, form one range: consecutive events of the same claim. One
+ * statement of the store reads a whole range, which is much faster than one per event. A worker runs it
+ * when it reads its batch. */
+static size_t count_range_locks(const struct store_event_lock *locks, size_t count, size_t first_index)
 {
-    size_t range = 1;
-    while (first + range < count && is_next_lock(&locks[first + range], &locks[first + range - 1]))
-        range++;
-    return range;
+    size_t range_count = 1;
+    while (first_index + range_count < count &&
+           is_next_lock(&locks[first_index + range_count], &locks[first_index + range_count - 1]))
+        range_count++;
+    return range_count;
 }
 
-/* Returns a statement with the range's first event, last event and token bound to its parameters 1 to 3;
- * NULL after a failure, which the next step or run returns. Workers run it to read a batch and to commit
- * answers. */
+/* Returns a statement of the store with the range's first event, last event and token bound to its
+ * parameters 1 to 3; NULL after a failure, which the next step or run returns. Workers run it to read a
+ * batch and to commit answers. */
 static sqlite3_stmt *bind_range_statement(struct store_sqlite *store,
                                           enum store_sqlite_statement statement_id,
-                                          const struct store_event_lock *first, size_t count)
+                                          const struct store_event_lock *first_lock, size_t count)
 {
     sqlite3_stmt *statement = store_sqlite_use_statement(store, statement_id);
-    store_sqlite_bind(store, statement, 1, first->event);
-    store_sqlite_bind(store, statement, 2, first->event + (int64_t)count - 1);
-    store_sqlite_bind(store, statement, 3, (int64_t)first->token);
+    store_sqlite_bind(store, statement, 1, first_lock->event);
+    store_sqlite_bind(store, statement, 2, first_lock->event + (int64_t)count - 1);
+    store_sqlite_bind(store, statement, 3, (int64_t)first_lock->token);
     return statement;
 }
 
 /* Passes the event in the statement's present row to on_row, with its UID, data, context and counts.
- * Returns the answer of on_row, or EP_ENOMEM. A worker runs it for its batch, and the producer when it
- * reads the attempts of an event after a crash. */
+ * Returns the answer of on_row, or EP_ENOMEM. A worker runs it when it reads its batch from the store, and
+ * the producer when it reads the attempts of an event after a crash. */
 static int report_event_row(struct store_sqlite *store, sqlite3_stmt *statement, size_t index,
                             store_on_row *on_row, void *user)
 {
@@ -162,11 +165,11 @@ static int report_event_row(struct store_sqlite *store, sqlite3_stmt *statement,
     return on_row(index, &row, user);
 }
 
-/* Reads the events of one range of locks and passes each to on_row; index is that of the first lock. Events
- * that no longer carry their lock's token are left out. Returns 0 or the first other code.
- * store_sqlite_read calls it, in a worker or the producer. */
+/* Reads the events of one range of locks from the store and passes each to on_row; first_index is that of
+ * the first lock. Events that no longer carry their lock's token are left out. Returns 0 or the first other
+ * code. A worker or the producer runs it. */
 static int read_range(struct store_sqlite *store, const struct store_event_lock *locks, size_t count,
-                      size_t index, store_on_row *on_row, void *user)
+                      size_t first_index, store_on_row *on_row, void *user)
 {
     if (is_lock_void(store, locks->event >> EVENT_SOURCE_SHIFT, locks))
         return 0;
@@ -174,7 +177,7 @@ static int read_range(struct store_sqlite *store, const struct store_event_lock 
     int code;
     while ((code = store_sqlite_step_statement(store, statement)) == 1) {
         size_t offset = (size_t)(sqlite3_column_int64(statement, 0) - locks[0].event);
-        code = report_event_row(store, statement, index + offset, on_row, user);
+        code = report_event_row(store, statement, first_index + offset, on_row, user);
         if (code != 0) {
             sqlite3_reset(statement);
             return code;
@@ -183,9 +186,9 @@ static int read_range(struct store_sqlite *store, const struct store_event_lock 
     return code;
 }
 
-/* store_read of the SQLite engine: passes to on_row what a stage needs of each locked event. Returns 0 or
- * the first other code. A worker calls it for its batch, and the producer for the attempts of an event
- * whose worker crashed. */
+/* store_read of the SQLite engine: passes the data and state of each locked event to on_row, and leaves out
+ * events whose lock is lost. Returns 0 or the first other code. A worker calls it for its batch, and the
+ * producer for the attempts of an event whose worker crashed. */
 int store_sqlite_read(struct store *base, const struct store_event_lock *locks, size_t count,
                       store_on_row *on_row, void *user)
 {
@@ -195,18 +198,18 @@ int store_sqlite_read(struct store *base, const struct store_event_lock *locks, 
     int code = store_sqlite_begin_read(store);
     if (code != 0)
         return code;
-    for (size_t i = 0, range; code == 0 && i < count; i += range) {
-        range = count_range_locks(locks, count, i);
-        code = read_range(store, &locks[i], range, i, on_row, user);
+    for (size_t first_index = 0, range_count; code == 0 && first_index < count; first_index += range_count) {
+        range_count = count_range_locks(locks, count, first_index);
+        code = read_range(store, &locks[first_index], range_count, first_index, on_row, user);
     }
     return store_sqlite_end_transaction(store, code);
 }
 
 /* ---- commit ---- */
 
-/* Sets `applied` of all answers of a range, and returns it: true if the last statement changed a row for
- * each of them. Otherwise a lock was lost; the caller then commits the range event by event to find out
- * which. A worker runs it in its commit. */
+/* Sets `applied` of all answers of a range, and returns it: true if the store's last statement changed a
+ * row for each of them. Otherwise a lock was lost; the caller then commits the range event by event to find
+ * out which. A worker runs it in its commit. */
 static bool mark_range_applied(struct store_sqlite *store, struct store_answer *answers, size_t count)
 {
     bool are_all_applied = (size_t)sqlite3_changes(store->db) == count;
@@ -217,7 +220,7 @@ static bool mark_range_applied(struct store_sqlite *store, struct store_answer *
 
 /* Carries out STORE_ADVANCE for a range of answers: stores that this stage is done; the events stay locked
  * and go on to their next stage. Returns 0 or a negative code; answers->applied tells whether all locks
- * held. A worker runs it in its commit. */
+ * held. A worker runs it in its commit to the store. */
 static int advance_events(struct store_sqlite *store, struct store_answer *answers, size_t count)
 {
     sqlite3_stmt *statement = bind_range_statement(store, SQL_ADVANCE, &answers->lock, count);
@@ -230,8 +233,8 @@ static int advance_events(struct store_sqlite *store, struct store_answer *answe
 }
 
 /* Carries out STORE_COMPLETE or STORE_REMOVE_BY_STAGE for a range of answers on consecutive events: deletes
- * the events. If a lock was lost, it returns 0 with answers->applied false, and the caller rolls back. A
- * worker runs it in its commit, and the producer for events that have no stage left. */
+ * the events from the store. If a lock was lost, it returns 0 with answers->applied false, and the caller
+ * rolls back. A worker runs it in its commit, and the producer for events that have no stage left. */
 static int delete_answered_events(struct store_sqlite *store, struct store_answer *answers, size_t count)
 {
     int code =
@@ -242,9 +245,9 @@ static int delete_answered_events(struct store_sqlite *store, struct store_answe
     return store_sqlite_delete_events(store, first, first + (int64_t)count - 1);
 }
 
-/* Carries out STORE_DELAY or STORE_DEAD_LETTER for one answer: the event waits for its retry, or is dead.
- * Returns 0 or a negative code; answer->applied tells whether the lock held. A worker runs it in its
- * commit. */
+/* Carries out STORE_DELAY or STORE_DEAD_LETTER for one answer: in the store the event waits for its retry,
+ * or is dead. Returns 0 or a negative code; answer->applied tells whether the lock held. A worker runs it
+ * in its commit. */
 static int suspend_answered_event(struct store_sqlite *store, int64_t source, struct store_answer *answer)
 {
     bool is_dead_letter = answer->change == STORE_DEAD_LETTER;
@@ -263,8 +266,8 @@ static int suspend_answered_event(struct store_sqlite *store, int64_t source, st
     return store_sqlite_suspend_event(store, &suspend, &answer->applied);
 }
 
-/* Replaces an event's data by what the stage has made of it, so that the next stage gets the new data.
- * Returns 0 or a negative code. A worker runs it in its commit. */
+/* Replaces an event's data in the store by what the stage has made of it, so that the next stage gets the
+ * new data. Returns 0 or a negative code. A worker runs it in its commit. */
 static int store_changed_data(struct store_sqlite *store, const struct store_answer *answer)
 {
     sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_SET_DATA);
@@ -273,8 +276,8 @@ static int store_changed_data(struct store_sqlite *store, const struct store_ans
     return store_sqlite_run_statement(store, statement);
 }
 
-/* Adds one applied answer to the changes of the totals of its stage and source; they are written once per
- * transaction, so that status need not count rows. A worker runs it in its commit. */
+/* Adds one applied answer to the changes of the totals of its stage and source. The store writes them once
+ * per transaction, so that status need not count rows. A worker runs it in its commit. */
 static void count_answer(struct store_sqlite_tally *tally, const struct store_answer *answer)
 {
     struct store_stage_totals *stage = &tally->stage;
@@ -309,8 +312,8 @@ static void count_answer(struct store_sqlite_tally *tally, const struct store_an
         stage->retried++;
 }
 
-/* Returns the kind of trace step for a stage's answer: processed, completed, removed, rejected, failed or
- * retried. trace_answer calls it. */
+/* Returns the kind of trace step that the store records for a stage's answer: processed, completed,
+ * removed, rejected, failed or retried. A worker runs it in its commit. */
 static enum store_trace_step_kind choose_step_kind(const struct store_answer *answer)
 {
     switch (answer->change) {
@@ -329,8 +332,8 @@ static enum store_trace_step_kind choose_step_kind(const struct store_answer *an
     return answer->failed ? STORE_TRACE_STEP_FAILED : STORE_TRACE_STEP_RETRIED;
 }
 
-/* Adds one applied answer to the trace, with the worker's pid, attempt, duration and error, for `eventpipe
- * trace`. A worker runs it in its commit. */
+/* Adds one applied answer to the store's trace, with the worker's pid, attempt, duration and error, for
+ * `eventpipe trace`. A worker runs it in its commit. */
 static void trace_answer(struct store_sqlite *store, const struct store_group_member *member,
                          const struct store_answer *answer)
 {
@@ -349,8 +352,9 @@ static void trace_answer(struct store_sqlite *store, const struct store_group_me
     store_sqlite_add_trace_step(store, &step);
 }
 
-/* Whether an answer can be committed by the same statement as the answer before it: on the next event, with
- * the same change and the same values. A worker runs it in its commit, to commit whole ranges. */
+/* Whether an answer can be committed by the same statement of the store as the answer before it: on the
+ * next event, with the same change and the same values. A worker runs it in its commit, to commit whole
+ * ranges. */
 static bool is_same_change(const struct store_answer *answer, const struct store_answer *previous)
 {
     if (answer->change != previous->change || !is_next_lock(&answer->lock, &previous->lock))
@@ -362,10 +366,10 @@ static bool is_same_change(const struct store_answer *answer, const struct store
            previous->done != NULL && strcmp(answer->done, previous->done) == 0;
 }
 
-/* Finds out whether an answer is committed already, when a worker repeats it because the leader of its
- * group commit crashed. Only the lock's holder changes the event's done stages, deletes or suspends it, so
- * each of these shows our own commit; if an operator did it, there is nothing to commit either. Returns 0
- * or a negative code. */
+/* Finds out whether the store has an answer already, when a worker repeats it because the leader of its
+ * group commit (the worker that committed for several) crashed. Only the lock's holder changes the event's
+ * done stages, deletes or suspends it, so each of these shows our own commit; if an operator did it, there
+ * is nothing to commit either. Returns 0 or a negative code. */
 static int find_earlier_commit(struct store_sqlite *store, struct store_answer *answer, bool *is_committed)
 {
     sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_COMPLETED);
@@ -395,9 +399,9 @@ static int find_earlier_commit(struct store_sqlite *store, struct store_answer *
     return 0;
 }
 
-/* Writes the answers of one range (or a single one): states, totals, trace and changed data. Returns 0, a
- * negative code, or STORE_SQLITE_PARTIAL if some locks of a range were lost: then the caller rolls back and
- * writes event by event. A worker runs it in its commit. */
+/* Writes the answers of one range (or a single one) to the store: states, totals, trace and changed data.
+ * Returns 0, a negative code, or STORE_SQLITE_PARTIAL if some locks of a range were lost: then the caller
+ * rolls back and writes event by event. A worker runs it in its commit. */
 static int commit_range(struct store_sqlite *store, const struct store_group_member *member,
                         struct store_answer *answers, size_t count, struct store_sqlite_tally *tally)
 {
@@ -428,34 +432,35 @@ static int commit_range(struct store_sqlite *store, const struct store_group_mem
     return event_stays && answers->data != NULL ? store_changed_data(store, answers) : 0;
 }
 
-/* Writes the answers of one worker inside the transaction of a group commit; answers whose locks were lost
- * stay unapplied. Returns as commit_range does. The worker that leads the group commit calls it for itself
- * and for each follower; the producer for events that have no stage left. */
+/* Writes the answers of one worker to the store inside the transaction of a group commit (one for several
+ * workers); answers whose locks were lost stay unapplied. Returns as commit_range does. The worker that
+ * leads the group commit calls it for itself and for each follower; the producer for events that have no
+ * stage left. */
 int store_sqlite_write_member_answers(struct store_sqlite *store, const struct store_group_member *member,
                                       bool one_by_one, struct store_sqlite_tally *tally)
 {
     struct store_answer *answers = member->answers;
     int code = 0;
-    for (size_t i = 0, range; code == 0 && i < member->count; i += range) {
+    for (size_t i = 0, range_count; code == 0 && i < member->count; i += range_count) {
         bool is_single = one_by_one || member->again; /* find_earlier_commit looks at one */
-        for (range = 1; !is_single && i + range < member->count &&
-                        is_same_change(&answers[i + range], &answers[i + range - 1]);)
-            range++;
+        for (range_count = 1; !is_single && i + range_count < member->count &&
+                              is_same_change(&answers[i + range_count], &answers[i + range_count - 1]);)
+            range_count++;
         if (is_lock_void(store, member->source, &answers[i].lock))
             continue;
         bool is_committed = false;
         code = member->again ? find_earlier_commit(store, &answers[i], &is_committed) : 0;
         if (code == 0 && !is_committed)
-            code = commit_range(store, member, &answers[i], range, tally);
+            code = commit_range(store, member, &answers[i], range_count, tally);
     }
     return code;
 }
 
 /* ---- unlock ---- */
 
-/* Makes a running event ready again without counting an attempt or a crash. unlock->applied tells whether
- * the lock held. Returns 0 or a negative code. The producer runs it for events that only waited in a worker
- * that exited. */
+/* Makes a running event of the store ready again without counting an attempt or a crash. unlock->applied
+ * tells whether the lock held. Returns 0 or a negative code. The producer runs it for events that only
+ * waited in a worker that exited. */
 static int unlock_unblamed_event(struct store_sqlite *store, struct store_unlock *unlock)
 {
     sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_UNLOCK);
@@ -466,9 +471,9 @@ static int unlock_unblamed_event(struct store_sqlite *store, struct store_unlock
     return code;
 }
 
-/* Adds to the trace why an event lost its lock: crash, timeout, waiting in a process that crashed, or a
- * clean stop. suspend is NULL if the event is simply ready again. The producer runs it when it unlocks what
- * exited workers held. */
+/* Adds to the store's trace why an event lost its lock: crash, timeout, waiting in a process that crashed,
+ * or a clean stop. suspend is NULL if the event is simply ready again. The producer runs it when it unlocks
+ * what exited workers held. */
 static void trace_unlock(struct store_sqlite *store, const struct store_unlock *unlock,
                          const struct store_sqlite_suspend *suspend, uint64_t attempt)
 {
@@ -490,11 +495,11 @@ static void trace_unlock(struct store_sqlite *store, const struct store_unlock *
     store_sqlite_add_trace_step(store, &step);
 }
 
-/* Suspends an event over which its worker crashed or timed out: delayed for a retry, or dead (*dead) if it
- * has reached max_crashes, max_attempts or its age limit. Returns 0 or a negative code. The producer runs
- * it when it unlocks what exited workers held. */
+/* Suspends a stored event over which its worker crashed or timed out: delayed for a retry, or dead
+ * (*is_dead) if it has reached max_crashes, max_attempts or its age limit. Returns 0 or a negative code.
+ * The producer runs it when it unlocks what exited workers held. */
 static int suspend_blamed_event(struct store_sqlite *store, int64_t source, struct store_unlock *unlock,
-                                bool *dead)
+                                bool *is_dead)
 {
     sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_COUNTS);
     store_sqlite_bind(store, statement, 1, unlock->lock.event);
@@ -509,17 +514,17 @@ static int suspend_blamed_event(struct store_sqlite *store, int64_t source, stru
         unlock->crashed && unlock->max_crashes != 0 && crashes >= unlock->max_crashes;
     bool is_attempt_limit_reached =
         unlock->timed_out && unlock->max_attempts != 0 && attempts >= unlock->max_attempts;
-    *dead = is_crash_limit_reached || is_attempt_limit_reached || unlock->expired;
+    *is_dead = is_crash_limit_reached || is_attempt_limit_reached || unlock->expired;
     struct store_sqlite_suspend suspend = {
         .event = unlock->lock.event,
         .source = source,
         .token = (int64_t)unlock->lock.token,
-        .state = *dead ? STORE_DEAD : STORE_DELAYED,
+        .state = *is_dead ? STORE_DEAD : STORE_DELAYED,
         .reason = is_crash_limit_reached     ? STORE_REASON_CRASHED
                   : is_attempt_limit_reached ? STORE_REASON_EXHAUSTED
-                  : *dead                    ? STORE_REASON_EXPIRED
+                  : *is_dead                 ? STORE_REASON_EXPIRED
                                              : STORE_REASON_NONE,
-        .due_ms = *dead ? 0 : unlock->due_ms,
+        .due_ms = *is_dead ? 0 : unlock->due_ms,
         .more_attempts = unlock->timed_out,
         .more_crashes = unlock->crashed,
         .error = unlock->error,
@@ -530,9 +535,9 @@ static int suspend_blamed_event(struct store_sqlite *store, int64_t source, stru
     return code;
 }
 
-/* Unlocks one event and counts its crash or timeout, if any, in the totals. Returns 0 or a negative code;
- * unlock->applied tells whether the lock held. The producer runs it for each event that an exited worker
- * held. */
+/* Unlocks one event in the store and counts its crash or timeout, if any, in the totals. Returns 0 or a
+ * negative code; unlock->applied tells whether the lock held. The producer runs it for each event that an
+ * exited worker held. */
 static int unlock_event(struct store_sqlite *store, int64_t source, struct store_unlock *unlock)
 {
     bool is_dead = false, is_blamed = unlock->crashed || unlock->timed_out;

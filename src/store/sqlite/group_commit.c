@@ -15,8 +15,8 @@
 #include "src/store/sqlite/sqlite.h"
 
 /* Returns the changes of totals for a member's source and stage, adding an empty entry if there is none:
- * workers of one stage often commit together, and then their totals are written once. The worker that leads
- * the group commit runs it. */
+ * workers of one stage often commit together, and then the store writes their totals once. The worker that
+ * leads the group commit runs it. */
 static struct store_sqlite_tally *find_or_add_tally(struct store_sqlite_group *group,
                                                     const struct store_group_member *member)
 {
@@ -36,8 +36,9 @@ static void clear_applied(const struct store_group_member *member)
         member->answers[i].applied = false;
 }
 
-/* Resets the handle's state of a group commit; one_by_one = write event by event instead of in ranges. A
- * worker runs it at the start of each commit, and again after locks of a range were lost. */
+/* Resets the store handle's state of a group commit (one transaction for the answers of several workers);
+ * one_by_one = write event by event instead of in ranges. A worker runs it at the start of each commit, and
+ * again after locks of a range were lost. */
 static void reset_group(struct store_sqlite_group *group, bool one_by_one)
 {
     group->is_open = false;
@@ -61,9 +62,10 @@ int store_sqlite_commit_begin(struct store *base, struct store_group_commit *gro
     return 0;
 }
 
-/* Writes the members that were added since the last call, and opens the transaction first if needed.
- * Returns 0, a negative code, or STORE_SQLITE_PARTIAL (locks of a range were lost). The worker that leads
- * the group commit runs it whenever it has collected answers of other workers. */
+/* Writes the members (workers' answers) that were added since the last call to the store, and opens the
+ * transaction first if needed. Returns 0, a negative code, or STORE_SQLITE_PARTIAL (locks of a range were
+ * lost). The worker that leads the group commit runs it whenever it has collected answers of other workers.
+ * */
 static int write_members(struct store_sqlite *store, const struct store_group_commit *group_commit)
 {
     struct store_sqlite_group *group = &store->group;
@@ -93,8 +95,9 @@ int store_sqlite_commit_add(struct store *base, struct store_group_commit *group
     return store->group.code == STORE_SQLITE_PARTIAL ? 0 : store->group.code;
 }
 
-/* Whether a member repeats answers that a crashed process may have committed before, perhaps without the
- * sync. Then the WAL must be synced even if this commit wrote nothing. end_group_transaction calls it. */
+/* Whether a member repeats answers that a crashed process may have committed to the store before, perhaps
+ * without the sync. Then the WAL must be synced even if this commit wrote nothing. The worker that leads
+ * the group commit runs it. */
 static bool has_repeated_member(const struct store_group_commit *group_commit)
 {
     bool has_repeated = false;
@@ -103,9 +106,9 @@ static bool has_repeated_member(const struct store_group_commit *group_commit)
     return has_repeated;
 }
 
-/* Ends the transaction of a group commit: writes totals and trace, commits, releases the write lock and
- * then syncs the WAL; after a failure it rolls back. Returns 0, a negative code or STORE_SQLITE_PARTIAL.
- * The worker that leads the group commit runs it. */
+/* Ends the store's transaction of a group commit: writes totals and trace, commits, releases the write lock
+ * and then syncs the WAL; after a failure it rolls back. Returns 0, a negative code or
+ * STORE_SQLITE_PARTIAL. The worker that leads the group commit runs it. */
 static int end_group_transaction(struct store_sqlite *store, struct store_group_commit *group_commit)
 {
     struct store_sqlite_group *group = &store->group;

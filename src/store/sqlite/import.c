@@ -22,7 +22,7 @@ struct import_run {
 
 /* ---- a trial ---- */
 
-/* Finds out whether a table already has the row's UID: statement_id names the query, on the stored events
+/* Finds out whether the store already has the row's UID: statement_id names the query, on the stored events
  * or on the UIDs of earlier imports. Returns 0 or a negative code. `eventpipe import --dry-run` runs it. */
 static int find_known_uid(struct import_run *run, enum store_sqlite_statement statement_id,
                           const struct store_import_row *row, bool *is_known)
@@ -37,8 +37,8 @@ static int find_known_uid(struct import_run *run, enum store_sqlite_statement st
     return code < 0 ? code : 0;
 }
 
-/* Sets *stored to whether a real import would store this row: only if its UID is neither in the store nor
- * was imported before. `eventpipe import --dry-run` runs it for each row; it only reads. */
+/* Sets *is_stored to whether a real import would store this row: only if its UID is neither in the store
+ * nor was imported before. `eventpipe import --dry-run` runs it for each row; it only reads. */
 static int classify_trial_row(struct import_run *run, const struct store_import_row *row, bool *is_stored)
 {
     bool is_found = false;
@@ -69,9 +69,9 @@ static int classify_trial_cursor(struct import_run *run, struct store_import_cur
 
 /* ---- a real import ---- */
 
-/* Adds the imported rows of the current source to its totals and sets its next event number; the source's
- * cursor stays. `eventpipe import` runs it after the last row of each source, inside the import's
- * transaction. */
+/* Adds the imported rows of the current source to its totals in the store and sets its next event number;
+ * the source's cursor stays. `eventpipe import` runs it after the last row of each source, inside the
+ * import's transaction. */
 static int write_source_totals(struct import_run *run)
 {
     if (run->stored_count + run->duplicate_count == 0)
@@ -91,8 +91,8 @@ static int write_source_totals(struct import_run *run)
     return store_sqlite_run_statement(store, statement);
 }
 
-/* Writes the totals of the source whose rows are done, and reads the next event number of the one whose
- * rows follow. `eventpipe import` runs it whenever the source of the rows changes. */
+/* Writes the totals of the source whose rows are imported to the store, and reads the next event number of
+ * the one whose rows follow. `eventpipe import` runs it whenever the source of the rows changes. */
 static int switch_source(struct import_run *run, int64_t source)
 {
     int code = write_source_totals(run);
@@ -100,8 +100,9 @@ static int switch_source(struct import_run *run, int64_t source)
     return code == 0 ? store_sqlite_read_next_event_id(run->store, source, &run->next_event) : code;
 }
 
-/* Inserts the state of an imported event beside its data: ready, with the stages done so far and the
- * context, or dead, with reason and error. `eventpipe import` runs it for each row that it stores. */
+/* Inserts the state of an imported event into the store, beside its data: ready, with the stages done so
+ * far and the context, or dead, with reason and error. `eventpipe import` runs it for each row that it
+ * stores. */
 static int insert_event_state(struct import_run *run, const struct store_import_row *row, int64_t id)
 {
     struct store_sqlite *store = run->store;
@@ -122,9 +123,9 @@ static int insert_event_state(struct import_run *run, const struct store_import_
     return store_sqlite_run_statement(store, statement);
 }
 
-/* Writes the row's UID into the table `imported`, and sets *known to whether it was there already. Without
- * this table, a second import would store events again that have been processed and deleted since.
- * `eventpipe import` runs it for each row. */
+/* Writes the row's UID into the store's table `imported`, and sets *is_known to whether it was there
+ * already. Without this table, a second import would store events again that have been processed and
+ * deleted since. `eventpipe import` runs it for each row. */
 static int remember_uid(struct import_run *run, const struct store_import_row *row, bool *is_known)
 {
     sqlite3_stmt *statement = store_sqlite_use_statement(run->store, SQL_REMEMBER);
@@ -135,8 +136,8 @@ static int remember_uid(struct import_run *run, const struct store_import_row *r
     return code;
 }
 
-/* Stores one row of the other program's database as an event, and sets *stored; a row whose UID is known is
- * only counted as a duplicate. Returns 0 or a negative code, which undoes the whole import. `eventpipe
+/* Stores one row of the other program's database as an event, and sets *is_stored; a row whose UID is known
+ * is only counted as a duplicate. Returns 0 or a negative code, which undoes the whole import. `eventpipe
  * import` runs it for each row. */
 static int import_row(struct import_run *run, const struct store_import_row *row, bool *is_stored)
 {
@@ -168,7 +169,7 @@ static int import_row(struct import_run *run, const struct store_import_row *row
     return code;
 }
 
-/* Stores the imported cursor of a source, unless the source has one already, and sets cursor->set to
+/* Stores the imported cursor of a source, unless the store has one of it already, and sets cursor->set to
  * whether it was stored. `eventpipe import` runs it after all rows, inside the import's transaction. */
 static int set_first_cursor(struct import_run *run, struct store_import_cursor *cursor)
 {
@@ -182,9 +183,9 @@ static int set_first_cursor(struct import_run *run, struct store_import_cursor *
 
 /* ---- both ---- */
 
-/* Imports all rows and then the cursors, and tells the caller what became of each; a trial only finds out
- * what an import would do. Returns 0 or the first negative code, after which nothing is stored. `eventpipe
- * import` runs it inside one transaction. */
+/* Imports all rows and then the cursors into the store, and tells the caller what became of each; a trial
+ * only finds out what an import would do. Returns 0 or the first negative code, after which nothing is
+ * stored. `eventpipe import` runs it inside one transaction. */
 static int import_rows(struct import_run *run)
 {
     struct store_import *import = run->import;

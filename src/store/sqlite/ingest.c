@@ -24,9 +24,9 @@ struct ingest {
     int64_t pending_token;       /* their token, 0 = not claimed */
 };
 
-/* Inserts the row of one new event (UID, address, type, data). *stored is false if its source already has
- * the UID. Returns 0 or a negative code. The producer calls it for each event of a page, the keeper for
- * `eventpipe inject`, the command line for an import. */
+/* Inserts the row of one new event (UID, address, type, data) into the store. *stored is false if its
+ * source already has the UID. Returns 0 or a negative code. The producer calls it for each event of a page,
+ * the keeper for `eventpipe inject`, the command line for `eventpipe import`. */
 int store_sqlite_insert_event(struct store_sqlite *store, int64_t source, int64_t id, uint64_t now_ms,
                               const struct store_event *event, bool *stored)
 {
@@ -46,9 +46,10 @@ int store_sqlite_insert_event(struct store_sqlite *store, int64_t source, int64_
     return code;
 }
 
-/* Makes all pending events ready, or claimed if they have a token. Pending are the page's consecutive
- * events whose own rows are stored but not their states: one statement for all of them is much faster than
- * one each. The producer runs it while it stores a page, and the keeper for `eventpipe inject`. */
+/* Makes all pending events ready, or claimed if they have a token (the number of a claim). Pending are the
+ * page's consecutive events whose own rows are in the store but not their states: one statement for all of
+ * them is much faster than one each. The producer runs it while it stores a page, and the keeper for
+ * `eventpipe inject`. */
 static int insert_pending_states(struct ingest *ingest)
 {
     if (ingest->first_pending_event == 0)
@@ -61,7 +62,7 @@ static int insert_pending_states(struct ingest *ingest)
     return store_sqlite_run_statement(ingest->store, statement);
 }
 
-/* Inserts the state of a new event that is dead from the start because its data is corrupt, with the error.
+/* Stores the state of a new event that is dead from the start because its data is corrupt, with the error.
  * No stage will get the event; an operator can see it. The producer runs it while it stores a page. */
 static int insert_dead_state(struct ingest *ingest, int64_t id, const struct store_event *event)
 {
@@ -74,9 +75,10 @@ static int insert_dead_state(struct ingest *ingest, int64_t id, const struct sto
     return store_sqlite_run_statement(ingest->store, statement);
 }
 
-/* Adds an event that was just stored to the pending ones, and claims it if the claim's limit is not
- * reached. Claiming new events in the transaction that stores them saves a second one. The producer runs it
- * while it stores a page, and the keeper, without a claim, for `eventpipe inject`. */
+/* Adds an event that was just stored to the pending ones (stored, but without a state yet), and claims it
+ * if the claim's limit is not reached. Claiming new events in the transaction that stores them saves a
+ * second one. The producer runs it while it stores a page, and the keeper, without a claim, for `eventpipe
+ * inject`. */
 static int mark_event_ready(struct ingest *ingest, int64_t id)
 {
     if (ingest->claims_new_events && ingest->store->open_claim.count == ingest->claim->limit) {
@@ -100,10 +102,10 @@ static int mark_event_ready(struct ingest *ingest, int64_t id)
 static int ingest_event(struct ingest *ingest, const struct store_event *event)
 {
     struct store_sqlite *store = ingest->store;
-    bool stored = false;
+    bool is_stored = false;
     int code = store_sqlite_insert_event(store, ingest->source, ingest->next_event, ingest->page->now_ms,
-                                         event, &stored);
-    if (code != 0 || !stored) {
+                                         event, &is_stored);
+    if (code != 0 || !is_stored) {
         ingest->duplicate_count += code == 0;
         return code;
     }
@@ -131,7 +133,7 @@ static int ingest_event(struct ingest *ingest, const struct store_event *event)
 }
 
 /* Binds, at parameter and the one after it, the cursor from which the page was fetched: if an operator has
- * set another cursor meanwhile, the statement keeps the operator's. */
+ * set another cursor in the store meanwhile, the statement keeps the operator's. */
 static void bind_expected_cursor(struct ingest *ingest, sqlite3_stmt *statement, int parameter)
 {
     store_sqlite_bind(ingest->store, statement, parameter, ingest->page->follows);
@@ -152,9 +154,9 @@ static int update_cursor(struct ingest *ingest)
     return store_sqlite_run_statement(ingest->store, statement);
 }
 
-/* Writes next event number, cursor and totals of the source after its page. It is the same transaction as
- * the page's events, so a stored cursor never skips events that are not stored. The producer runs it, and
- * the keeper for `eventpipe inject`. */
+/* Writes next event number, cursor and totals of the source to the store after its page. It is the same
+ * transaction as the page's events, so a stored cursor never skips events that are not stored. The producer
+ * runs it, and the keeper for `eventpipe inject`. */
 static int update_source_row(struct ingest *ingest)
 {
     if (ingest->page->count == 0)
@@ -171,9 +173,9 @@ static int update_source_row(struct ingest *ingest)
     return store_sqlite_run_statement(ingest->store, statement);
 }
 
-/* Runs the whole transaction of a page: claims older ready events first, then stores the page's events and
- * claims those that still fit, then writes cursor and totals. Returns 0 or a negative code. The producer
- * runs it, and the keeper, without a claim, for `eventpipe inject`. */
+/* Runs the whole store transaction of a page: claims older ready events first, then stores the page's
+ * events and claims those that still fit, then writes cursor and totals. Returns 0 or a negative code. The
+ * producer runs it, and the keeper, without a claim, for `eventpipe inject`. */
 static int ingest_page(struct ingest *ingest)
 {
     struct store_sqlite *store = ingest->store;
@@ -203,7 +205,8 @@ static int ingest_page(struct ingest *ingest)
 
 /* store_ingest_begin of the SQLite engine: stores a page of events with its cursor and claims up to
  * claim->limit events, in one transaction. store_claim_end commits it, after the producer has recorded the
- * claimed events in its tickets. The keeper calls it for `eventpipe inject`, with limit 0. */
+ * claimed events in its tickets (in shared memory, one per event in flight). The keeper calls it for
+ * `eventpipe inject`, with limit 0. */
 int store_sqlite_ingest_begin(struct store *base, int64_t source, const struct store_page *page,
                               const struct store_claim *claim, struct store_ingested *out,
                               struct store_claimed *claimed)

@@ -31,7 +31,7 @@ struct holder {
     char instance[80], since[40];
 };
 
-/* Sets *started to the time when a process started (clock ticks since boot), or 0 if it is a zombie.
+/* Sets *start_ticks to the time when a process started (clock ticks since boot), or 0 if it is a zombie.
  * Returns 0, or -1 if /proc cannot tell. A starting supervisor or import runs it, because the pid in the
  * store's lock file may belong to another process by now. */
 static int read_process_start_ticks(pid_t pid, unsigned long long *start_ticks)
@@ -114,7 +114,8 @@ static int open_lock_file(const char *path, struct error *error, int *fd)
     return base_error_set(error, code, "%s: cannot open this lock file: %s", path, strerror(open_errno));
 }
 
-/* Whether the locked file is still the one at its path: store_leave may have removed it meanwhile. */
+/* Whether the store's locked file is still the one at its path: store_leave may have removed it meanwhile.
+ * */
 static bool is_still_at_path(int fd, const char *path)
 {
     struct stat ours, found;

@@ -11,8 +11,8 @@
 
 #include "src/store/sqlite/sqlite.h"
 
-/* Returns the low-water mark that this handle remembers for a source (no event below it can be claimed), or
- * NULL if it remembers none. store_sqlite_set_low_water_mark calls it. */
+/* Returns the low-water mark that this store handle remembers for a source (no event below it can be
+ * claimed), or NULL if it remembers none. store_sqlite_set_low_water_mark calls it. */
 static struct store_sqlite_low_water_mark *find_low_water_mark(struct store_sqlite *store, int64_t source)
 {
     for (size_t i = 0; i < store->low_water_mark_count; i++)
@@ -32,8 +32,8 @@ int64_t store_sqlite_get_low_water_mark(const struct store_sqlite *store, int64_
     return EVENT_FIRST(source);
 }
 
-/* Remembers in the handle at which event the next claim of a source starts its search. If memory runs out
- * for a new source, claims search from its first event: slower, but correct. The producer runs it after
+/* Remembers in the store handle at which event the next claim of a source starts its search. If memory runs
+ * out for a new source, claims search from its first event: slower, but correct. The producer runs it after
  * each claim; the keeper when its change makes an older event ready. */
 void store_sqlite_set_low_water_mark(struct store_sqlite *store, int64_t source, int64_t event)
 {

@@ -22,10 +22,12 @@
 #define BUSY_TIMEOUT_MS 5000
 #define PRAGMA_NORMAL 1 /* values of PRAGMA synchronous */
 #define PRAGMA_FULL 2
+#define CACHE_PRAGMA (-2000) /* a negative number counts KiB */
+#define TEMP_STORE_MEMORY 2
 #define WAL_LIMIT_BYTES (4 << 20) /* where the caller gave none */
 
-/* Sets a pragma of the connection and reads it back, because SQLite silently ignores a pragma that it does
- * not know. Returns 0 or a negative code. Every process that opens the store runs it. */
+/* Sets a pragma of the connection to the store and reads it back, because SQLite silently ignores a pragma
+ * that it does not know. Returns 0 or a negative code. Every process that opens the store runs it. */
 static int set_pragma(struct store_sqlite *store, const char *name, int64_t value)
 {
     char sql[128];
@@ -63,15 +65,15 @@ static int set_wal_mode(struct store_sqlite *store)
     return code;
 }
 
-/* Applies all settings of a connection to the store. It turns secure_delete off: Debian's SQLite overwrites
- * deleted rows by default, which would double what each completed event writes. Returns 0 or a negative
- * code. Every process that opens the store runs it. */
+/* Applies all settings of a connection to the store; a reader needs only those before the WAL. It turns
+ * secure_delete off: Debian's SQLite overwrites deleted rows by default, which would double what each
+ * completed event writes. Returns 0 or a negative code. Every process that opens the store runs it. */
 static int configure_connection(struct store_sqlite *store, const struct store_sqlite_paths *paths)
 {
     int64_t page_bytes = 0;
-    int code = set_pragma(store, "cache_size", -2000);
+    int code = set_pragma(store, "cache_size", CACHE_PRAGMA);
     if (code == 0)
-        code = set_pragma(store, "temp_store", 2);
+        code = set_pragma(store, "temp_store", TEMP_STORE_MEMORY);
     if (code == 0)
         code = set_pragma(store, "foreign_keys", 0);
     if (code == 0)
@@ -133,9 +135,9 @@ static int connect_readonly(struct store_sqlite *store, const char *query)
     return store_sqlite_fail(store, result);
 }
 
-/* Whether this user cannot write to the file and it has neither -wal nor -shm file, which shows that no
- * process uses it. The command line then reads it without creating these files: they would be read-only,
- * too, and a daemon that may write the store later could not use them. */
+/* Whether this user cannot write to the store's file and it has neither -wal nor -shm file, which shows
+ * that no process uses it. The command line then reads it without creating these files: they would be
+ * read-only, too, and a daemon that may write the store later could not use them. */
 static bool is_unused_readonly_file(const char *path)
 {
     char companion_path[PATH_MAX + 8];

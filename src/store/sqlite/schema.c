@@ -91,9 +91,9 @@ static const char *const steps[] = {
 /* The oldest version that a reader understands: step 6 renames the tables. */
 #define OLDEST_READ ((int64_t)6)
 
-/* Reads from the file's header which program wrote it (application_id) and in which version, and how many
- * tables it has. Returns 0 or a negative code. Every process that opens the store runs it, so that a
- * foreign database is never changed. */
+/* Reads from the header of the store's file which program wrote it (application_id) and in which version,
+ * and how many tables it has. Returns 0 or a negative code. Every process that opens the store runs it, so
+ * that a foreign database is never changed. */
 static int read_identity(struct store_sqlite *store, int64_t *application_id, int64_t *version,
                          int64_t *table_count)
 {
@@ -108,9 +108,9 @@ static int read_identity(struct store_sqlite *store, int64_t *application_id, in
     return code;
 }
 
-/* Runs all steps of `steps` after `version` in one transaction, which brings the tables to the present
- * version; version 0 creates them. Returns 0 or a negative code. The keeper runs it when an updated daemon
- * starts for the first time, and so does `eventpipe import`. */
+/* Brings the store's tables from `version` to the present version, by all later steps of `steps` in one
+ * transaction; version 0 creates them. Returns 0 or a negative code. The keeper runs it when an updated
+ * daemon starts for the first time, and so does `eventpipe import`. */
 static int migrate_tables(struct store_sqlite *store, int64_t version)
 {
     /* Temporary tables go to files: an index of millions of rows is sorted there. */
@@ -171,9 +171,9 @@ int store_sqlite_check_schema(struct store_sqlite *store, bool may_create)
     return 0;
 }
 
-/* Sets *id to the store id of a source's or stage's name, and adds the name if it is new; `insert` and
- * `select` are the SQL for it, and source is the stage's source. Returns 0 or a negative code. The keeper
- * runs it when the daemon starts, and so does `eventpipe import`. */
+/* Sets *id to the store id of a source's or stage's name, and adds the name to the store if it is new;
+ * `insert` and `select` are the SQL for it, and source is the stage's source. Returns 0 or a negative code.
+ * The keeper runs it when the daemon starts, and so does `eventpipe import`. */
 static int register_name(struct store_sqlite *store, const char *insert, const char *select, int64_t source,
                          const char *name, int64_t *id)
 {

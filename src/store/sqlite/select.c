@@ -18,8 +18,8 @@
 
 /* ---- the stages of an event ---- */
 
-/* Whether the list of done stages "a\nb\n" of an event contains this stage. find_next_stage calls it for
- * each event that an operator lists or changes. */
+/* Whether the list of done stages "a\nb\n" that the store keeps of an event contains this stage.
+ * find_next_stage calls it for each event that an operator lists or changes. */
 static bool is_stage_done(const char *done, const char *stage)
 {
     size_t length = strlen(stage);
@@ -32,9 +32,9 @@ static bool is_stage_done(const char *done, const char *stage)
     return false;
 }
 
-/* Returns the name of the stage that an event waits for or died at: the first of its source's configured
- * stages that it has not done; "" if the configuration lacks the source. The events that an operator lists
- * show it. */
+/* Returns the name of the stage that a stored event waits for or died at: the first of its source's
+ * configured stages that it has not done; "" if the configuration lacks the source. The events that an
+ * operator lists show it. */
 static const char *find_next_stage(const struct scan_source *source, const char *done)
 {
     for (size_t i = 0; source->stage_names != NULL && source->stage_names[i] != NULL; i++)
@@ -44,7 +44,7 @@ static const char *find_next_stage(const struct scan_source *source, const char 
 }
 
 /* Returns the NULL-terminated names of a source's stages in the order of the configuration, or NULL if the
- * configuration lacks the source. add_source_to_scan calls it when a scan starts. */
+ * configuration lacks the source. A scan of the store needs them to tell which stage an event waits for. */
 static const char *const *find_configured_stages(const struct store_select *select, const char *source)
 {
     for (size_t i = 0; i < select->chain_count; i++)
@@ -56,8 +56,8 @@ static const char *const *find_configured_stages(const struct store_select *sele
 /* ---- open ---- */
 
 /* Adds one source of the store to a scan (the reading of the events that an operator selects), unless the
- * selection names another source. Returns 0 or a negative code. store_each_source calls it when a scan
- * starts, in the keeper or the command line. */
+ * selection names another source. Returns 0 or a negative code. store_each_source calls it for each source
+ * when a scan starts, in the keeper or the command line. */
 static int add_source_to_scan(int64_t id, const char *name, void *user)
 {
     struct event_scan *scan = user;
@@ -84,8 +84,8 @@ static int compare_ids(const void *left, const void *right)
     return (a > b) - (a < b);
 }
 
-/* Looks up the event with this UID in each source of the scan, through the index, and adds its id to
- * found_ids. Returns 0 or a negative code. It runs for each UID that an operator names. */
+/* Looks up the event with this UID in each source of the scan, through the index of the store, and adds its
+ * id to found_ids. Returns 0 or a negative code. It runs for each UID that an operator names. */
 static int find_events_of_uid(struct event_scan *scan, const char *uid)
 {
     for (size_t i = 0; i < scan->source_count; i++) {
@@ -103,8 +103,8 @@ static int find_events_of_uid(struct event_scan *scan, const char *uid)
     return 0;
 }
 
-/* Fills found_ids with the ids of the events whose UIDs the operator named, in order of arrival and each
- * only once. Returns 0 or a negative code. It runs when a scan by UID starts. */
+/* Fills found_ids with the ids of the stored events whose UIDs the operator named, in order of arrival and
+ * each only once. Returns 0 or a negative code. It runs when a scan by UID starts. */
 static int find_selected_events(struct event_scan *scan)
 {
     const struct store_select *select = scan->select;
@@ -126,10 +126,10 @@ static int find_selected_events(struct event_scan *scan)
     return code;
 }
 
-/* Starts a scan: the reading of the events that an operator selects. Returns 0 or a negative code; the
- * caller closes *out. If the index of UIDs is damaged and skip_damage is set, the scan compares the UID of
- * every event instead. The keeper calls it for lists and changes, the command line for lists while the
- * daemon is down. */
+/* Starts a scan of the store: the reading of the events that an operator selects. Returns 0 or a negative
+ * code; the caller closes *out. If the index of UIDs is damaged and skip_damage is set, the scan compares
+ * the UID of every event instead. The keeper calls it for lists and changes, the command line for lists
+ * while the daemon is down. */
 int store_sqlite_open_scan(struct store_sqlite *store, const struct store_select *select, unsigned states,
                            bool with_data, bool skip_damage, struct event_scan *out)
 {
@@ -171,8 +171,8 @@ static void free_chunk(struct event_scan *scan)
     scan->item_count = 0;
 }
 
-/* Frees everything that a scan owns. The list or change that started the scan calls it, in the keeper or
- * the command line; to call it twice is harmless. */
+/* Frees everything that a scan of the store owns. The list or change that started the scan calls it, in the
+ * keeper or the command line; to call it twice is harmless. */
 void store_sqlite_close_scan(struct event_scan *scan)
 {
     free_chunk(scan);
@@ -192,9 +192,9 @@ static const char *read_text_column(sqlite3_stmt *statement, int column)
     return text != NULL ? text : "";
 }
 
-/* Fills in *out from the statement's present row. Its texts are borrowed from that row, so copy_item_texts
- * must copy them before the statement goes on. Runs in the keeper for operators' commands, or in the
- * command line while the daemon is down. */
+/* Fills in *out, an event for an operator's list, from the statement's present row. Its texts are borrowed
+ * from that row, so copy_item_texts must copy them before the statement goes on. The keeper runs it for
+ * operators' commands, the command line while the daemon is down. */
 static void fill_item(const struct event_scan *scan, sqlite3_stmt *statement, struct scan_source *source,
                       struct scan_item *out)
 {
@@ -232,8 +232,8 @@ static bool differs_from_wanted(const char *wanted, const char *found)
     return wanted != NULL && strcmp(wanted, found) != 0;
 }
 
-/* Whether the operator named this UID. Only needed while the index of UIDs is damaged, when a scan has to
- * compare every event. */
+/* Whether the operator named this UID. It is needed only while the store's index of UIDs is damaged,
+ * because then a scan compares every event. */
 static bool is_selected_uid(const struct store_select *select, const char *uid)
 {
     for (size_t i = 0; i < select->uid_count; i++)
@@ -242,8 +242,8 @@ static bool is_selected_uid(const struct store_select *select, const char *uid)
     return false;
 }
 
-/* Whether an event matches the parts of the operator's selection that no SQL statement compares: state,
- * stage, address, type, age and error text. It runs for each event that a scan reads. */
+/* Whether an event of the store matches the parts of the operator's selection that no SQL statement
+ * compares: state, stage, address, type, age and error text. It runs for each event that a scan reads. */
 static bool matches_selection(const struct event_scan *scan, const struct store_item *item)
 {
     const struct store_select *select = scan->select;
@@ -255,8 +255,8 @@ static bool matches_selection(const struct event_scan *scan, const struct store_
            (select->error == NULL || strstr(item->error, select->error) != NULL);
 }
 
-/* Copies a text of an event to *end, makes *text point to the copy, adds a NUL, and advances *end past it.
- * copy_item_texts calls it for each text. */
+/* Copies a text of an event to *next_byte, makes *text point to the copy, adds a NUL, and advances
+ * *next_byte past it. copy_item_texts calls it for each text. */
 static void copy_text_to_block(char **next_byte, const char **text, size_t byte_count)
 {
     memcpy(*next_byte, *text, byte_count);
@@ -265,9 +265,9 @@ static void copy_text_to_block(char **next_byte, const char **text, size_t byte_
     *next_byte += byte_count + 1;
 }
 
-/* Copies an event's borrowed texts into one block that the item owns, so that no read transaction stays
- * open while an operator reads the list. Returns the size of the block, 0 = out of memory. Runs in the
- * keeper for operators' commands, or in the command line while the daemon is down. */
+/* Copies an event's borrowed texts into one block that the item owns, so that no read transaction of the
+ * store stays open while an operator reads the list. Returns the size of the block, 0 = out of memory. The
+ * keeper runs it for operators' commands, the command line while the daemon is down. */
 static size_t copy_item_texts(struct scan_item *item)
 {
     struct store_item *view = &item->item;
@@ -287,8 +287,8 @@ static size_t copy_item_texts(struct scan_item *item)
     return block_bytes;
 }
 
-/* Returns the scan's source to which an event belongs, or NULL if the operator's selection leaves that
- * source out. The id of an event contains that of its source. */
+/* Returns the scan's source to which an event of the store belongs, or NULL if the operator's selection
+ * leaves that source out. The id of an event contains that of its source. */
 static struct scan_source *find_scan_source(const struct event_scan *scan, int64_t event)
 {
     for (size_t i = 0; i < scan->source_count; i++)
@@ -297,9 +297,8 @@ static struct scan_source *find_scan_source(const struct event_scan *scan, int64
     return NULL;
 }
 
-/* Runs a statement that reads one event by its id. Returns 1 = *statement stands at its row, which is valid
- * until the caller resets it; 0 = there is no such event; or a negative code.
- * store_sqlite_read_scan_event calls it. */
+/* Runs a statement that reads one event of the store by its id. Returns 1 = *statement stands at its row,
+ * which is valid until the caller resets it; 0 = there is no such event; or a negative code. */
 static int read_event_row(struct event_scan *scan, enum store_sqlite_statement statement_id, int64_t event,
                           sqlite3_stmt **statement)
 {
@@ -309,9 +308,9 @@ static int read_event_row(struct event_scan *scan, enum store_sqlite_statement s
     return store_sqlite_step_statement(scan->store, *statement);
 }
 
-/* Reads one event by its id. Returns 1 and *out if it matches the operator's selection, 0 if it does not or
- * is gone, or a negative code. The keeper calls it inside a change's write transaction, because a worker
- * may have claimed the event since it was listed; scans by UID use it, too. */
+/* Reads one event of the store by its id. Returns 1 and *out if it matches the operator's selection, 0 if
+ * it does not or is gone, or a negative code. The keeper calls it inside a change's write transaction,
+ * because a worker may have got the event since it was listed; scans by UID use it, too. */
 int store_sqlite_read_scan_event(struct event_scan *scan, int64_t event, struct scan_item *out)
 {
     struct scan_source *source = find_scan_source(scan, event);
@@ -337,9 +336,9 @@ int store_sqlite_read_scan_event(struct event_scan *scan, int64_t event, struct 
 
 /* ---- a chunk ---- */
 
-/* Reads the next chunk of a scan by UID: up to `limit` of the events in found_ids, fewer if they are large.
- * Returns 0 or a negative code; events on damaged pages are only counted if skip_damage is set. Runs in the
- * keeper for operators' commands, or in the command line while the daemon is down. */
+/* Reads the next chunk of a scan by UID from the store: up to `limit` of the events in found_ids, fewer if
+ * they are large. Returns 0 or a negative code; events on damaged pages are only counted if skip_damage is
+ * set. The keeper runs it for operators' commands, the command line while the daemon is down. */
 static int read_chunk_by_ids(struct event_scan *scan, size_t limit)
 {
     size_t chunk_bytes = 0;
@@ -361,9 +360,9 @@ static int read_chunk_by_ids(struct event_scan *scan, size_t limit)
     return code < 0 ? code : 0;
 }
 
-/* Returns the bound statement that lists a source's events from the smallest table that holds the wanted
- * states: so a few dead events are found without reading a large backlog. read_chunk_by_source calls it. Runs in
- * the keeper for operators' commands, or in the command line while the daemon is down. */
+/* Returns the bound statement that lists a source's events from the smallest table of the store that holds
+ * the wanted states: so a few dead events are found without reading a large backlog. The keeper runs it for
+ * operators' commands, the command line while the daemon is down. */
 static sqlite3_stmt *choose_list_statement(struct event_scan *scan, const struct scan_source *source)
 {
     struct store_sqlite *store = scan->store;
@@ -385,8 +384,8 @@ static sqlite3_stmt *choose_list_statement(struct event_scan *scan, const struct
     return statement;
 }
 
-/* Moves a scan to the first event of the next source, or marks the scan as finished after the last source.
- * It runs when all events of a source have been read. */
+/* Moves a scan of the store to the first event of the next source, or marks the scan as finished after the
+ * last source. It runs when all events of a source have been read. */
 static void go_to_next_source(struct event_scan *scan)
 {
     scan->position++;
@@ -395,9 +394,9 @@ static void go_to_next_source(struct event_scan *scan)
         scan->last_id = EVENT_FIRST(scan->sources[scan->position].id);
 }
 
-/* Reads a chunk event by event where the scan met a damaged page: only events that are on such a page are
- * missing from the list, and they are counted. Returns 0 or a negative code. Runs in the keeper for
- * operators' commands, or in the command line while the daemon is down. */
+/* Reads a chunk event by event where the scan met a damaged page of the store's file: only events that are
+ * on such a page are missing from the list, and they are counted. Returns 0 or a negative code. The keeper
+ * runs it for operators' commands, the command line while the daemon is down. */
 static int read_chunk_around_damage(struct event_scan *scan, size_t limit)
 {
     int64_t next_event;
@@ -423,9 +422,10 @@ static int read_chunk_around_damage(struct event_scan *scan, size_t limit)
     return 0;
 }
 
-/* Reads the next chunk of a scan over all events of one source, in order of arrival: up to `limit` matching
- * events, fewer if they are large. Returns 0 or a negative code. After damage the next chunk is read one by
- * one. Runs in the keeper for operators' commands, or in the command line while the daemon is down. */
+/* Reads the next chunk of a scan over all stored events of one source, in order of arrival: up to `limit`
+ * matching events, fewer if they are large. Returns 0 or a negative code. If skip_damage is set, it returns
+ * 0 at a damaged page too, and the next chunk is read event by event. The keeper runs it for operators'
+ * commands, the command line while the daemon is down. */
 static int read_chunk_by_source(struct event_scan *scan, size_t limit)
 {
     if (scan->last_id < scan->one_by_one_until)
@@ -460,9 +460,10 @@ static int read_chunk_by_source(struct event_scan *scan, size_t limit)
     return 0;
 }
 
-/* Reads the next chunk of a scan, in a read transaction of its own, because one that stays open would keep
- * the WAL from being checkpointed. Returns 0 or a negative code; the chunk is empty at the end. Lists and
- * changes call it until then, in the keeper or the command line. */
+/* Reads the next chunk of the events that an operator selects from the store, in a read transaction of its
+ * own, because one that stays open would keep the WAL from being checkpointed. Returns 0 or a negative
+ * code; at the end of the scan the chunk is empty. The keeper calls it until then for lists and changes,
+ * the command line for lists while the daemon is down. */
 int store_sqlite_read_scan_chunk(struct event_scan *scan, size_t limit)
 {
     free_chunk(scan);
@@ -474,7 +475,8 @@ int store_sqlite_read_scan_chunk(struct event_scan *scan, size_t limit)
         if (code == 0)
             code =
                 scan->found_ids != NULL ? read_chunk_by_ids(scan, limit) : read_chunk_by_source(scan, limit);
-        store_sqlite_roll_back(scan->store); /* nothing was written; a commit would report the damage again */
+        store_sqlite_roll_back(
+            scan->store); /* nothing was written; a commit would report damage that was reported before */
     }
     return code;
 }

@@ -51,9 +51,9 @@ int store_sqlite_fail(struct store_sqlite *store, int result)
     return store_sqlite_fail_connection(store, store->db, result);
 }
 
-/* Sets the handle's message from a failed call of SQLite on connection db (NULL = none), and returns the
- * EP_ code that it means. Notes a full disk, so that the end of the transaction tries a checkpoint, which
- * may make room. Every process that uses the store runs it after each failure. */
+/* Sets the store handle's message from a failed call of SQLite on connection db (NULL = none), and returns
+ * the EP_ code that it means. Notes a full disk, so that the end of the transaction tries a checkpoint,
+ * which may make room. Every process that uses the store runs it after each failure. */
 int store_sqlite_fail_connection(struct store_sqlite *store, sqlite3 *db, int result)
 {
     int primary_code = result & 0xff;
@@ -79,9 +79,9 @@ int store_sqlite_fail_connection(struct store_sqlite *store, sqlite3 *db, int re
 
 /* ---- statements ---- */
 
-/* Returns a prepared statement, which is prepared at its first use and kept in the handle. NULL after a
- * failure; the next step or run of it returns that failure, so callers need not check. Every process that
- * uses the store calls it. */
+/* Returns a prepared statement of the store, which is prepared at its first use and kept in the handle.
+ * NULL after a failure; the next step or run of it returns that failure, so callers need not check. Every
+ * process that uses the store calls it. */
 sqlite3_stmt *store_sqlite_use_statement(struct store_sqlite *store, enum store_sqlite_statement statement_id)
 {
     store->bind_code = SQLITE_OK;
@@ -129,9 +129,9 @@ void store_sqlite_bind_string(struct store_sqlite *store, sqlite3_stmt *statemen
     store_sqlite_bind_text(store, statement, parameter, text, text != NULL ? strlen(text) : 0);
 }
 
-/* Runs a statement up to its next row. Returns 1 = a row, 0 = no more rows, or a negative code, also for an
- * earlier failure to prepare or bind. After 0 or a code the statement is reset; a caller that stops at a
- * row resets it. Every process that uses the store calls it. */
+/* Runs a statement of the SQLite store up to its next row. Returns 1 = a row, 0 = no more rows, or a
+ * negative code, also for an earlier failure to prepare or bind. After 0 or a code the statement is reset;
+ * a caller that stops at a row resets it. Every process that uses the store calls it. */
 int store_sqlite_step_statement(struct store_sqlite *store, sqlite3_stmt *statement)
 {
     if (statement == NULL || store->bind_code != SQLITE_OK)
@@ -144,8 +144,8 @@ int store_sqlite_step_statement(struct store_sqlite *store, sqlite3_stmt *statem
     return code;
 }
 
-/* Runs a statement that returns no rows, and resets it. Returns 0 or a negative code, also for an earlier
- * failure to prepare or bind. Every process that uses the store calls it. */
+/* Runs a statement of the SQLite store that returns no rows, and resets it. Returns 0 or a negative code,
+ * also for an earlier failure to prepare or bind. Every process that uses the store calls it. */
 int store_sqlite_run_statement(struct store_sqlite *store, sqlite3_stmt *statement)
 {
     int code = store_sqlite_step_statement(store, statement);
@@ -212,8 +212,8 @@ void store_sqlite_release_write_lock(struct store_sqlite *store)
         store->write_lock_released(store->user);
 }
 
-/* Rolls back the open transaction, if there is one; the handle keeps the message of the failure that caused
- * it. Every process that uses the store calls it after a failure. */
+/* Rolls back the store's open transaction, if there is one; the handle keeps the message of the failure
+ * that caused it. Every process that uses the store calls it after a failure. */
 void store_sqlite_roll_back(struct store_sqlite *store)
 {
     struct error original_error = store->base.error; /* the cause, not how the rollback went */
@@ -222,9 +222,9 @@ void store_sqlite_roll_back(struct store_sqlite *store)
     store->base.error = original_error;
 }
 
-/* Checks that the store's start number is still the one of this handle; otherwise a process that outlived
- * its instance could change events of the next instance. Returns 0 or a negative code. Every write
- * transaction of a producer, worker or keeper begins with it. */
+/* Checks that the store's start number (1 more at each start of the daemon) is still the one of this
+ * handle; otherwise a process that outlived its instance could change events of the next instance. Returns
+ * 0 or a negative code. Every write transaction of a producer, worker or keeper begins with it. */
 static int check_start_number(struct store_sqlite *store)
 {
     sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_START_NUMBER);
@@ -248,9 +248,9 @@ int store_sqlite_begin_write(struct store_sqlite *store)
     return store_sqlite_begin_write_locked(store);
 }
 
-/* Begins a write transaction; the caller has tried to take the write lock before. Returns 0, or a negative
- * code after it has released the lock. Group commits call it directly, because they take the lock earlier;
- * all other writers call it through store_sqlite_begin_write. */
+/* Begins a write transaction on the store; the caller has tried to take the write lock before. Returns 0,
+ * or a negative code after it has released the lock. Group commits (of several workers) call it directly,
+ * because they take the lock earlier; all other writers call it through store_sqlite_begin_write. */
 int store_sqlite_begin_write_locked(struct store_sqlite *store)
 {
     if (store->readonly)
@@ -275,9 +275,9 @@ int store_sqlite_end_transaction(struct store_sqlite *store, int code)
     return code == 0 && store->wrote && store->durable ? store_sqlite_sync_wal(store) : code;
 }
 
-/* Commits if code is 0, else rolls back; then releases the write lock. Returns code, or the failure of the
- * commit. A power failure may undo the commit, because the WAL is not synced: group commits sync it
- * afterwards, and claims need no sync, because a restart voids all locks anyway. */
+/* Commits the store's transaction if code is 0, else rolls it back; then releases the write lock. Returns
+ * code, or the failure of the commit. A power failure may undo the commit, because the WAL is not synced:
+ * group commits sync it afterwards, and claims need no sync, because a restart voids all locks anyway. */
 int store_sqlite_end_transaction_unsynced(struct store_sqlite *store, int code)
 {
     uint64_t wal_before = store->wal_bytes;
@@ -290,8 +290,8 @@ int store_sqlite_end_transaction_unsynced(struct store_sqlite *store, int code)
     if (!wrote)
         store->wal_bytes = wal_before;
     /* If the WAL is too long, move it while we hold the write lock, so that no writer adds to it meanwhile.
-     * If the disk is full, the main file may have room: the next attempt then finds a WAL that begins
-     * again. */
+     * If the disk is full, the main file may have room: the next attempt then finds a WAL that starts
+     * from its beginning. */
     if (wrote || (code != 0 && store->disk_full))
         store_sqlite_checkpoint_if_needed(store);
     store_sqlite_release_write_lock(store);

@@ -58,9 +58,8 @@ int store_sqlite_set_cursor(struct store *base, int64_t source, const char *curs
     return store_sqlite_end_transaction(store, code);
 }
 
-/* Reads the totals of a source and the arrival time of its oldest event into *out. Returns 0 or a negative
- * code. store_sqlite_read_source_totals calls it inside a read transaction, so that both describe the same
- * moment. */
+/* Reads the totals of a source and the arrival time of its oldest event from the store into *out. Returns 0
+ * or a negative code. It runs inside a read transaction, so that both describe the same moment. */
 static int read_totals_and_oldest(struct store_sqlite *store, int64_t source, struct store_totals *out)
 {
     sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_SOURCE_TOTALS);

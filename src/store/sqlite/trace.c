@@ -36,8 +36,8 @@ void store_sqlite_begin_trace_row(struct store_sqlite *store)
         store_trace_pack_begin(&store->pack, read_wall_clock_ms());
 }
 
-/* Adds a step (what was done to one event) to the trace row of the open transaction, and sets its time;
- * does nothing if the trace is off. Producers, workers and the keeper call it whenever they change an
+/* Adds a step (what was done to one event) to the trace row of the store's open transaction, and sets its
+ * time; does nothing if the trace is off. Producers, workers and the keeper call it whenever they change an
  * event. */
 void store_sqlite_add_trace_step(struct store_sqlite *store, struct store_trace_step *step)
 {
@@ -47,9 +47,9 @@ void store_sqlite_add_trace_step(struct store_sqlite *store, struct store_trace_
     store_trace_pack_add(&store->pack, step);
 }
 
-/* Inserts one packed row of steps into the trace table. Returns 0 or a negative code. Every process that
- * changes events runs it at the end of its transaction, and the keeper for the steps that it keeps when it
- * trims the trace. */
+/* Inserts one packed row of steps (what was done to events) into the store's trace. Returns 0 or a negative
+ * code. Every process that changes events runs it at the end of its transaction, and the keeper for the
+ * steps that it keeps when it trims the trace. */
 static int insert_trace_row(struct store_sqlite *store, const struct trace_pack *pack)
 {
     sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_ADD_TRACE);
@@ -77,9 +77,9 @@ struct trim {
     uint64_t dropped_bytes;
 };
 
-/* Sets *is_any_live to whether at least one event with an id in first..last is still in the store. Returns
- * 0 or a negative code. The keeper runs it when it trims the trace, because it keeps the steps of such
- * events. */
+/* Sets *is_any_live to whether at least one event with an id in first_event..last_event is still in the
+ * store. Returns 0 or a negative code. The keeper runs it when it trims the trace, because it keeps the
+ * steps of such events. */
 static int find_live_event(struct store_sqlite *store, int64_t first_event, int64_t last_event,
                            bool *is_any_live)
 {
@@ -93,9 +93,9 @@ static int find_live_event(struct store_sqlite *store, int64_t first_event, int6
     return code < 0 ? code : 0;
 }
 
-/* Copies into trim->kept the steps of a trace row whose events are still in the store; the row itself will
- * be dropped. Usually there are none, which a single query shows. Returns 0 or a negative code. The keeper
- * runs it when it trims the trace. */
+/* Copies into trim->kept_steps the steps of a trace row whose events are still in the store; the row itself
+ * will be dropped. Usually there are none, which a single query shows. Returns 0 or a negative code. The
+ * keeper runs it when it trims the trace. */
 static int collect_live_steps(struct trim *trim, uint64_t at_ms, const void *bytes, size_t byte_count)
 {
     struct trace_unpack unpack;
@@ -121,9 +121,9 @@ static int collect_live_steps(struct trim *trim, uint64_t at_ms, const void *byt
     return code;
 }
 
-/* Sets *drop to whether this row of the trace is dropped: because it is too old, or because the trace is
- * still too large. Then it also collects the row's steps that are kept. Returns 0 or a negative code. The
- * keeper runs it for the oldest rows when it trims the trace. */
+/* Sets *must_drop to whether this row of the store's trace is dropped: because it is too old, or because
+ * the trace is still too large. Then it also collects the row's steps that are kept. Returns 0 or a
+ * negative code. The keeper runs it for the oldest rows when it trims the trace. */
 static int check_row_to_drop(struct trim *trim, sqlite3_stmt *statement, bool *must_drop)
 {
     uint64_t at_ms = (uint64_t)sqlite3_column_int64(statement, 1);
@@ -137,9 +137,9 @@ static int check_row_to_drop(struct trim *trim, sqlite3_stmt *statement, bool *m
     return bytes != NULL && trim->keeps_live_steps ? collect_live_steps(trim, at_ms, bytes, byte_count) : 0;
 }
 
-/* Deletes a bounded number of the oldest trace rows, and writes the steps that are kept as one new row.
- * *has_more: another call has more to drop. Returns 0 or a negative code. The keeper runs it inside a write
- * transaction, which stays short that way. */
+/* Deletes a bounded number of the oldest rows of the store's trace, and writes the steps that are kept as
+ * one new row. *has_more: another call has more to drop. Returns 0 or a negative code. The keeper runs it
+ * inside a write transaction, which stays short that way. */
 static int drop_old_rows(struct trim *trim, bool *has_more)
 {
     struct store_sqlite *store = trim->store;
@@ -166,9 +166,9 @@ static int drop_old_rows(struct trim *trim, bool *has_more)
                : code;
 }
 
-/* Adds the size of the trace rows that were written since the last call to the handle's trace_bytes, so
- * that the whole table is read only once. Returns 0 or a negative code. The keeper runs it before it trims
- * the trace. */
+/* Adds the size of the trace rows that were stored since the last call to the store handle's trace_bytes,
+ * so that the whole table is read only once. Returns 0 or a negative code. The keeper runs it before it
+ * trims the trace. */
 static int count_new_rows(struct store_sqlite *store)
 {
     sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_TRACE_SIZE);
@@ -184,8 +184,9 @@ static int count_new_rows(struct store_sqlite *store)
     return 0;
 }
 
-/* Sets *is_old to whether the oldest trace row is older than before_ms. Returns 0 or a negative code. The
- * keeper runs it, so that it opens a write transaction only if there is something to drop. */
+/* Sets *is_old to whether the oldest row of the store's trace is older than before_ms. Returns 0 or a
+ * negative code. The keeper runs it, so that it opens a write transaction only if there is something to
+ * drop. */
 static int check_oldest_row(struct store_sqlite *store, uint64_t before_ms, bool *is_old)
 {
     sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_TRACE_OLDEST);
@@ -250,7 +251,7 @@ struct trace_query {
 };
 
 /* Whether the event is one of those that have or had the UID for which `eventpipe trace` was called. The
- * command line runs it for each step of the trace. */
+ * command line runs it for each step in the store's trace. */
 static bool is_found_event(const struct trace_query *query, int64_t event)
 {
     for (size_t i = 0; i < query->event_count; i++)
@@ -266,7 +267,8 @@ static void add_found_event(struct trace_query *query, int64_t event)
 }
 
 /* Notes the event of a trace step if the step is its arrival with the wanted UID. `eventpipe trace` runs it
- * for each step in its first pass, and so finds events that have left the store, too. Returns 0. */
+ * for each step in its first pass over the store's trace, and so finds events that have left the store,
+ * too. Returns 0. */
 static int note_event_of_step(struct trace_query *query, const struct trace_unpack *unpack,
                               const struct store_trace_step *step)
 {
@@ -283,8 +285,9 @@ static int fail_out_of_memory(struct trace_query *query)
     return base_error_set(&query->store->base.error, EP_ENOMEM, "out of memory");
 }
 
-/* Copies a trace step if it belongs to one of the found events, because the row that holds it goes away.
- * `eventpipe trace` runs it for each step in its second pass. Returns 0 or EP_ENOMEM. */
+/* Copies a trace step if it belongs to one of the found events, because the stored row that holds it is
+ * borrowed. `eventpipe trace` runs it for each step in its second pass over the store's trace. Returns 0 or
+ * EP_ENOMEM. */
 static int copy_step_of_event(struct trace_query *query, const struct trace_unpack *unpack,
                               const struct store_trace_step *step)
 {
@@ -306,8 +309,8 @@ static int copy_step_of_event(struct trace_query *query, const struct trace_unpa
     return 0;
 }
 
-/* Calls on_step for every step in the whole trace, oldest row first. Returns 0 or the first other code.
- * `eventpipe trace` runs it twice; with a long trace that is slow. */
+/* Calls on_step for every step in the store's whole trace, oldest row first. Returns 0 or the first other
+ * code. `eventpipe trace` runs it twice; with a long trace that is slow. */
 static int for_each_trace_step(struct trace_query *query,
                                int (*on_step)(struct trace_query *query, const struct trace_unpack *unpack,
                                               const struct store_trace_step *step))
@@ -365,7 +368,7 @@ static int find_stored_events(struct trace_query *query, const char *uid)
     return code;
 }
 
-/* Finds the events that have or had the UID and copies all their trace steps; it reads the trace twice,
+/* Finds the events that have or had the UID and copies all their steps; it reads the store's trace twice,
  * first for the events and then for their steps. Returns 0 or a negative code. `eventpipe trace` runs it in
  * one read transaction. */
 static int read_event_steps(struct trace_query *query, const char *uid)
@@ -382,8 +385,8 @@ static int read_event_steps(struct trace_query *query, const char *uid)
     return code == 0 && query->event_count > 0 ? for_each_trace_step(query, copy_step_of_event) : code;
 }
 
-/* Orders trace steps by event, then by time; qsort calls it for `eventpipe trace`. Of steps with the same
- * time, one that was moved from an older row comes first, because it is older. */
+/* Orders steps of the store's trace by event, then by time; qsort calls it for `eventpipe trace`. Of steps
+ * with the same time, one that was moved from an older row comes first, because it is older. */
 static int compare_found_steps(const void *left, const void *right)
 {
     const struct found_step *a = left, *b = right;

@@ -36,8 +36,9 @@
 #define PAUSE_MOST_MS 1600
 #define PAUSE_POLL_MS 20 /* between two attempts to checkpoint during the pause */
 
-/* Notes the size of the WAL, which decides about checkpoints. SQLite calls it as a hook after each commit
- * that wrote, in every process that writes to the store. */
+/* Notes the size of the store's WAL (SQLite's write-ahead log), which decides about checkpoints. SQLite
+ * calls it as a hook after each commit that wrote, in every process that writes to the store. Returns
+ * SQLITE_OK. */
 int store_sqlite_note_wal_size(void *handle, sqlite3 *db, const char *name, int wal_page_count)
 {
     struct store_sqlite *store = handle;
@@ -46,9 +47,9 @@ int store_sqlite_note_wal_size(void *handle, sqlite3 *db, const char *name, int 
     return SQLITE_OK;
 }
 
-/* Opens the handle's second connection, which runs checkpoints, and reads once through it: only then does
- * SQLite use the WAL there. Returns 0 or a negative code. The keeper runs it before its first checkpoint,
- * and so does a writer once the WAL is far beyond its limit. */
+/* Opens the store handle's second connection, which runs checkpoints, and reads once through it: only then
+ * does SQLite use the WAL there. Returns 0 or a negative code. The keeper runs it before its first
+ * checkpoint, and so does a writer once the WAL is far beyond its limit. */
 static int open_checkpointer(struct store_sqlite *store)
 {
     char sql[64];
@@ -72,7 +73,7 @@ static int open_checkpointer(struct store_sqlite *store)
 }
 
 /* Begins a transaction and reads from the store: only then does the transaction hold the WAL's present
- * state, which invariant 1 needs. */
+ * state, without which SQLite's WAL-reset bug could lose commits during a checkpoint. */
 static int begin_wal_transaction(struct store_sqlite *store, enum store_sqlite_statement transaction)
 {
     int code = store_sqlite_run_statement(store, store_sqlite_use_statement(store, transaction));
@@ -80,10 +81,10 @@ static int begin_wal_transaction(struct store_sqlite *store, enum store_sqlite_s
                      : code;
 }
 
-/* Runs one checkpoint (copies pages of the WAL into the main file) while a transaction of our own is open:
- * without it, SQLite's WAL-reset bug could lose commits (invariant 1). *is_complete: nothing is left to
- * copy. Returns 0 or a negative code. The keeper runs it, and any writer when the WAL is far too long or
- * the disk full. */
+/* Runs one checkpoint (copies pages of the WAL into the store's main file) while a transaction of our own
+ * is open: without it, SQLite's WAL-reset bug could lose commits. *is_complete: nothing is left to copy.
+ * Returns 0 or a negative code. The keeper runs it, and any writer when the WAL is far too long or the disk
+ * full. */
 static int run_checkpoint(struct store_sqlite *store, enum store_sqlite_statement transaction_type, int mode,
                           bool *is_complete)
 {
@@ -121,9 +122,9 @@ static int checkpoint_instead_of_sync(struct store_sqlite *store, int sync_resul
                           sync_error.message);
 }
 
-/* Syncs the WAL to the disk after a commit. It runs without the write lock, so that the next writer need
- * not wait for the disk. Returns 0, or EP_ESTORE if the disk refuses. Every writer of a durable store calls
- * it before it reports its commit as done. */
+/* Syncs the store's WAL to the disk after a commit. It runs without the write lock, so that the next writer
+ * need not wait for the disk. Returns 0, or EP_ESTORE if the disk refuses. Every writer of a durable store
+ * calls it before it reports its commit as done. */
 int store_sqlite_sync_wal(struct store_sqlite *store)
 {
     sqlite3_file *wal = NULL;
@@ -171,8 +172,8 @@ static uint64_t compute_pause_ms(uint64_t wal_bytes, uint64_t limit_bytes)
                : PAUSE_FIRST_MS << quarters_over;
 }
 
-/* Checkpoints the WAL after a commit if it is far beyond its limit or the disk was full, and pauses the
- * writer while the checkpoint cannot complete. The result and message of the commit stay. Every process
+/* Checkpoints the store's WAL after a commit if it is far beyond its limit or the disk was full, and pauses
+ * the writer while the checkpoint cannot complete. The result and message of the commit stay. Every process
  * that writes to the store calls it at the end of a transaction, with the write lock. */
 void store_sqlite_checkpoint_if_needed(struct store_sqlite *store)
 {
@@ -211,9 +212,9 @@ int store_sqlite_read_sizes(struct store *base, uint64_t *bytes, uint64_t *wal_b
     return 0;
 }
 
-/* Returns EP_ESTOREBUSY while the WAL is so long that writers pause, else 0. A writer that did not get the
- * write lock in time calls it before it writes: the lock's holder is probably pausing, and to write past it
- * would let the WAL grow without a limit. */
+/* Returns EP_ESTOREBUSY while the store's WAL is so long that writers pause, else 0. A writer that did not
+ * get the write lock in time calls it before it writes: the lock's holder is probably pausing, and to write
+ * past it would let the WAL grow without a limit. */
 int store_sqlite_check_wal_limit(struct store_sqlite *store)
 {
     uint64_t bytes, wal_bytes;
