@@ -32,8 +32,8 @@ static const struct store_ops *find_engine(const struct store_options *options, 
     return NULL;
 }
 
-/* Returns the name of an event's state as users see it in lists, JSON and filters; "unknown" for any other
- * number. The command line calls it, and the keeper when it answers a command. */
+/* Returns the name of the state of an event in the store as users see it in lists, JSON and filters;
+ * "unknown" for any other number. The command line calls it, and the keeper when it answers a command. */
 const char *store_state_name(enum store_state state)
 {
     static const char *const names[] = {
@@ -44,8 +44,9 @@ const char *store_state_name(enum store_state state)
     return (size_t)state < sizeof names / sizeof names[0] ? names[state] : "unknown";
 }
 
-/* Returns the name of the reason why an event is dead, as users see it; "" for an event that is not. The
- * keeper puts it into its answers to `eventpipe queue` and `show`, and `eventpipe trace` prints it. */
+/* Returns the name of the reason why an event in the store is dead, as users see it; "" for an event that
+ * is not. The keeper puts it into its answers to `eventpipe queue` and `show`, and `eventpipe trace` prints
+ * it. */
 const char *store_reason_name(enum store_reason reason)
 {
     static const char *const names[] = {
@@ -56,8 +57,8 @@ const char *store_reason_name(enum store_reason reason)
     return (size_t)reason < sizeof names / sizeof names[0] ? names[reason] : "unknown";
 }
 
-/* Returns the name of one step in an event's trace (fetched, processed, failed, ...) as `eventpipe trace`
- * prints it; "unknown" for any other number. */
+/* Returns the name of one step in the store's trace of an event (fetched, processed, failed, ...) as
+ * `eventpipe trace` prints it; "unknown" for any other number. */
 const char *store_trace_step_name(enum store_trace_step_kind kind)
 {
     static const char *const names[] = {
@@ -70,8 +71,8 @@ const char *store_trace_step_name(enum store_trace_step_kind kind)
 
 #define STATE(name) (1u << STORE_##name)
 
-/* Returns what an operator's command does to the state of events. The store follows it when it changes them;
- * the command line and the keeper describe commands with it. */
+/* Returns what an operator's command does to the state of events in the store. The store follows it when it
+ * changes them; the command line and the keeper describe commands with it. */
 const struct store_command_rule *store_command_rule(enum store_command command)
 {
     static const struct store_command_rule rules[] = {
@@ -134,8 +135,9 @@ const char *store_errmsg(const struct store *store)
     return store->error.message;
 }
 
-/* Stores a page of events and its cursor without claiming any of them. Returns 0 or a negative code. The
- * keeper calls it for `eventpipe inject`; producers call store_ingest_begin, which also claims. */
+/* Stores a page of events and its cursor without claiming (locking for a worker) any of them. Returns 0 or
+ * a negative code. The keeper calls it for `eventpipe inject`; producers call store_ingest_begin, which
+ * also claims. */
 int store_ingest(struct store *store, int64_t source, const struct store_page *page,
                  struct store_ingested *out)
 {
@@ -174,9 +176,9 @@ int store_read(struct store *store, const struct store_event_lock *locks, size_t
     return store->ops->read(store, locks, count, on_row, user);
 }
 
-/* Commits answers for events in the store, as a group commit with a single member. Returns 0 or a negative
- * code. The producer calls it to complete events that have no stage left; workers use
- * store_group_commit_begin, so that several of them can share one commit. */
+/* Commits answers for events to the store, as a group commit (one transaction for several processes) with a
+ * single member. Returns 0 or a negative code. The producer calls it to complete events that have no stage
+ * left; workers use store_group_commit_begin, so that several of them can share one commit. */
 int store_commit(struct store *store, int64_t source, int64_t stage, struct store_answer *answers,
                  size_t count)
 {
@@ -201,9 +203,9 @@ int store_group_commit_end(struct store *store, struct store_group_commit *group
     return store->ops->commit_end(store, group_commit);
 }
 
-/* Runs all three steps of a group commit: begin, one add, end. Returns 0 or a negative code. The producer
- * runs it through store_commit. It calls the end also after a failed add, because only the end releases the
- * write lock and returns the failure. */
+/* Runs all three steps of a group commit to the store: begin, one add, end. Returns 0 or a negative code.
+ * The producer runs it through store_commit. It calls the end also after a failed add, because only the end
+ * releases the write lock and returns the failure. */
 int store_group_commit(struct store *store, struct store_group_commit *group_commit)
 {
     int code = store_group_commit_begin(store, group_commit);

@@ -29,9 +29,9 @@ enum {
 
 _Static_assert(STORE_TRACE_STEP_KINDS <= KIND_MASK + 1, "kinds have five bits");
 
-/* Returns the 64-bit hash that stands for a UID in the trace, because a hash is shorter than the UID. It is
- * written when an event is stored (by the producer, or the keeper for `eventpipe inject`), and `eventpipe
- * trace` searches for it. Stored traces depend on it: never change it. */
+/* Returns the 64-bit hash that stands for a UID in the store's trace, because a hash is shorter than the
+ * UID. It is written when an event is stored (by the producer, or the keeper for `eventpipe inject`), and
+ * `eventpipe trace` searches for it. Stored traces depend on it: never change it. */
 uint64_t store_trace_uid_hash(const char *uid)
 {
     uint64_t hash = UINT64_C(0xcbf29ce484222325); /* FNV-1a */
@@ -47,8 +47,8 @@ static bool is_arrival(enum store_trace_step_kind kind)
     return kind == STORE_TRACE_STEP_FETCHED || kind == STORE_TRACE_STEP_INJECTED;
 }
 
-/* Returns the attempt number that is left out of a packed step: 1 for answers of a stage, 0 for steps
- * without an attempt. */
+/* Returns the attempt number that is left out of a packed step of the store's trace: 1 for answers of a
+ * stage, 0 for steps without an attempt. */
 static uint32_t default_attempt(enum store_trace_step_kind kind)
 {
     return kind >= STORE_TRACE_STEP_PROCESSED && kind <= STORE_TRACE_STEP_TIMEOUT;
@@ -72,9 +72,9 @@ void store_trace_pack_free(struct trace_pack *pack)
     *pack = (struct trace_pack){0};
 }
 
-/* Enlarges a packed trace row, if needed, so that one more step fits. False: out of memory; then the row is
- * marked as failed and is not stored, because the event is more important than its trace. Every process
- * that changes events in the store runs it. */
+/* Enlarges a packed row of the store's trace, if needed, so that one more step fits. False: out of memory;
+ * then the row is marked as failed and is not stored, because the event is more important than its trace.
+ * Every process that changes events in the store runs it. */
 static bool reserve_step(struct trace_pack *pack)
 {
     if (pack->capacity_bytes - pack->used > STEP_BYTES_MAX)
@@ -90,7 +90,8 @@ static bool reserve_step(struct trace_pack *pack)
     return true;
 }
 
-/* Appends an unsigned number in 7-bit groups, lowest first; the caller has reserved the bytes. */
+/* Appends an unsigned number to a packed row of the store's trace in 7-bit groups, lowest first; the caller
+ * has reserved the bytes. */
 static void append_varint(struct trace_pack *pack, uint64_t value)
 {
     for (; value >= 0x80; value >>= 7)
@@ -108,17 +109,17 @@ static uint64_t decode_zigzag(uint64_t value)
     return value >> 1 ^ (0 - (value & 1));
 }
 
-/* Returns how many bytes of a step's error text the trace keeps: at most TRACE_ERROR_MAX, and never a part
- * of a UTF-8 character; 0 = no error. store_trace_pack_add calls it. */
+/* Returns how many bytes of a step's error text the store's trace keeps: at most TRACE_ERROR_MAX, and never
+ * a part of a UTF-8 character; 0 = no error. Every process that changes events runs it. */
 static size_t count_error_bytes(const struct store_trace_step *step)
 {
     size_t error_bytes = step->error != NULL ? step->error_bytes : 0;
     return error_bytes > TRACE_ERROR_MAX ? base_utf8_find_cut(step->error, TRACE_ERROR_MAX) : error_bytes;
 }
 
-/* Returns the number that begins a packed trace step: its kind, plus a HAS_ bit for each value that is
- * stored after it. To keep the trace small, a value is left out if the reader can predict it: the same
- * stage or process as in the step before, the next event, or the default. store_trace_pack_add calls it. */
+/* Returns the number that begins a packed step of the store's trace: its kind, plus a HAS_ bit for each
+ * value that is stored after it. To keep the trace small, a value is left out if the reader can predict it:
+ * the same stage or process as in the step before, the next event, or the default. */
 static unsigned make_step_head(const struct trace_pack *pack, const struct store_trace_step *step,
                                size_t error_bytes)
 {
@@ -135,9 +136,9 @@ static unsigned make_step_head(const struct trace_pack *pack, const struct store
     return head;
 }
 
-/* Appends one step (something that was done to an event) to the packed trace row of a transaction. If
+/* Appends one step (something that was done to an event) to the packed trace row of a store transaction. If
  * memory runs out, the row is marked as failed. Producers, workers and the keeper call it through
- * store_sqlite_trace_add; the keeper also for steps that it keeps when it trims the trace. */
+ * store_sqlite_add_trace_step; the keeper also for steps that it keeps when it trims the trace. */
 void store_trace_pack_add(struct trace_pack *pack, const struct store_trace_step *step)
 {
     if (!reserve_step(pack))
@@ -178,20 +179,21 @@ void store_trace_pack_add(struct trace_pack *pack, const struct store_trace_step
 
 /* ---- unpacking ---- */
 
-/* Starts reading a packed trace row; store_trace_unpack_next then returns its steps. A row in an unknown
- * format has no steps. `eventpipe trace` calls it for each row of the trace, and the keeper when it trims
- * the trace. */
-void store_trace_unpack_begin(struct trace_unpack *unpack, uint64_t at_ms, const void *bytes, size_t count)
+/* Starts reading a packed row of the store's trace; store_trace_unpack_next then returns its steps. A row
+ * in an unknown format has no steps. `eventpipe trace` calls it for each row of the trace, and the keeper
+ * when it trims the trace. */
+void store_trace_unpack_begin(struct trace_unpack *unpack, uint64_t at_ms, const void *bytes,
+                              size_t byte_count)
 {
     *unpack = (struct trace_unpack){.next_byte = bytes, .at_ms = at_ms};
-    bool is_known_format = count > 0 && *unpack->next_byte == FORMAT_VERSION;
-    unpack->row_end = is_known_format ? unpack->next_byte + count : unpack->next_byte;
+    bool is_known_format = byte_count > 0 && *unpack->next_byte == FORMAT_VERSION;
+    unpack->row_end = is_known_format ? unpack->next_byte + byte_count : unpack->next_byte;
     unpack->next_byte += is_known_format;
 }
 
-/* Reads the next number of a packed trace row into *value. False if the row ends within the number, or if
- * the number exceeds upper_limit: then the file is damaged. `eventpipe trace` and the keeper (when it trims
- * the trace) run it through store_trace_unpack_next. */
+/* Reads the next number of a packed row of the store's trace into *value. False if the row ends within the
+ * number, or if the number exceeds upper_limit: then the file is damaged. `eventpipe trace` runs it, and
+ * the keeper when it trims the trace. */
 static bool read_varint(struct trace_unpack *unpack, uint64_t upper_limit, uint64_t *value)
 {
     *value = 0;
@@ -204,8 +206,9 @@ static bool read_varint(struct trace_unpack *unpack, uint64_t upper_limit, uint6
     return false;
 }
 
-/* Reads the next number of a packed trace row if it is present; otherwise sets *value to the default.
- * False: the file is damaged. */
+/* Reads the next number of a packed row of the store's trace if it is present; otherwise sets *value to the
+ * default. False: the file is damaged. `eventpipe trace` runs it, and the keeper when it trims the trace.
+ * */
 static bool read_varint_or_default(struct trace_unpack *unpack, bool is_present, uint64_t upper_limit,
                                    uint64_t default_value, uint64_t *value)
 {
@@ -213,9 +216,9 @@ static bool read_varint_or_default(struct trace_unpack *unpack, bool is_present,
     return !is_present || read_varint(unpack, upper_limit, value);
 }
 
-/* Reads the error text of a packed trace step, if it has one. The text is borrowed from the row and not
- * NUL-terminated. False if its length exceeds the row or the limit: then the file is damaged.
- * store_trace_unpack_next calls it. */
+/* Reads the error text of a packed step of the store's trace, if it has one. The text is borrowed from the
+ * row and not NUL-terminated. False if its length exceeds the row or the limit: then the file is damaged.
+ * `eventpipe trace` runs it, and the keeper when it trims the trace. */
 static bool read_error(struct trace_unpack *unpack, bool is_present, struct store_trace_step *step)
 {
     uint64_t error_bytes;
@@ -230,8 +233,9 @@ static bool read_error(struct trace_unpack *unpack, bool is_present, struct stor
     return true;
 }
 
-/* Reads the UID hash that ends the packed step of an event's arrival. False if fewer than 8 bytes are left:
- * then the file is damaged. store_trace_unpack_next calls it. */
+/* Reads the UID hash that ends the packed step of an event's arrival in the store's trace. False if fewer
+ * than 8 bytes are left: then the file is damaged. `eventpipe trace` runs it, and the keeper when it trims
+ * the trace. */
 static bool read_uid_hash(struct trace_unpack *unpack, struct store_trace_step *step)
 {
     if (unpack->row_end - unpack->next_byte < 8)
@@ -241,9 +245,9 @@ static bool read_uid_hash(struct trace_unpack *unpack, struct store_trace_step *
     return true;
 }
 
-/* Reads the next step of a packed trace row into *step, and fills in the values that were left out. False
- * at the end of the row, or where its bytes are damaged. `eventpipe trace` calls it to find an event's
- * steps, and the keeper when it trims the trace. */
+/* Reads the next step of a packed row of the store's trace into *step, and fills in the values that were
+ * left out. False at the end of the row, or where its bytes are damaged. `eventpipe trace` calls it to find
+ * an event's steps, and the keeper when it trims the trace. */
 bool store_trace_unpack_next(struct trace_unpack *unpack, struct store_trace_step *step)
 {
     uint64_t head, event_difference, stage, pid, duration_us, attempt, due_difference, reason,

@@ -41,7 +41,8 @@ struct trace_unpack {
 };
 
 /* Reads a row. The bytes are borrowed until the last step is read. */
-void store_trace_unpack_begin(struct trace_unpack *unpack, uint64_t at_ms, const void *bytes, size_t count);
+void store_trace_unpack_begin(struct trace_unpack *unpack, uint64_t at_ms, const void *bytes,
+                              size_t byte_count);
 /* True: *step is the next one; its error points into the row's bytes and is not NUL-terminated. False:
  * there are no more, or the rest is not of this format. */
 bool store_trace_unpack_next(struct trace_unpack *unpack, struct store_trace_step *step);

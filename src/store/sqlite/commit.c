@@ -367,9 +367,9 @@ static bool is_same_change(const struct store_answer *answer, const struct store
 }
 
 /* Finds out whether the store has an answer already, when a worker repeats it because the leader of its
- * group commit (the worker that committed for several) crashed. Only the lock's holder changes the event's
- * done stages, deletes or suspends it, so each of these shows our own commit; if an operator did it, there
- * is nothing to commit either. Returns 0 or a negative code. */
+ * group commit crashed. Only the lock's holder changes the event's done stages, deletes or suspends it, so
+ * each of these shows our own commit; if an operator did it, there is nothing to commit either. Returns 0
+ * or a negative code. */
 static int find_earlier_commit(struct store_sqlite *store, struct store_answer *answer, bool *is_committed)
 {
     sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_COMPLETED);

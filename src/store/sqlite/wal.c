@@ -33,7 +33,7 @@
 #define SLOWDOWN_LIMITS 4
 
 #define PAUSE_FIRST_MS 25 /* of a slowed writer; doubled for each further quarter of the limit */
-#define PAUSE_MOST_MS 1600
+#define PAUSE_LONGEST_MS 1600
 #define PAUSE_POLL_MS 20 /* between two attempts to checkpoint during the pause */
 
 /* Notes the size of the store's WAL (SQLite's write-ahead log), which decides about checkpoints. SQLite
@@ -167,8 +167,8 @@ static uint64_t compute_pause_ms(uint64_t wal_bytes, uint64_t limit_bytes)
     if (wal_bytes <= SLOWDOWN_LIMITS * limit_bytes)
         return 0;
     uint64_t quarters_over = (wal_bytes - SLOWDOWN_LIMITS * limit_bytes) / (limit_bytes / 4 + 1);
-    return quarters_over > 6 || PAUSE_FIRST_MS << quarters_over > PAUSE_MOST_MS
-               ? PAUSE_MOST_MS
+    return quarters_over > 6 || PAUSE_FIRST_MS << quarters_over > PAUSE_LONGEST_MS
+               ? PAUSE_LONGEST_MS
                : PAUSE_FIRST_MS << quarters_over;
 }
 
