@@ -58,7 +58,7 @@ static int list_events(struct store_sqlite *store, const struct store_select *se
     int code = store_sqlite_open_scan(store, select, states, with_data, true, &scan);
     if (code != 0)
         return code;
-    while (code == 0 && !scan.at_end && compute_chunk_limit(select, *reported_count) > 0) {
+    while (code == 0 && !scan.is_at_end && compute_chunk_limit(select, *reported_count) > 0) {
         code = store_sqlite_read_scan_chunk(&scan, compute_chunk_limit(select, *reported_count));
         if (code == 0)
             code = report_chunk(&scan, on_item, user, reported_count, true);
@@ -107,7 +107,7 @@ static int hold_event(struct store_sqlite *store, const struct scan_item *item)
 {
     if (item->item.state != STORE_READY)
         return run_for_event(store, SQL_HOLD_SUSPENDED, item->item.id);
-    bool moved;
+    bool is_moved;
     struct store_sqlite_suspend suspend = {
         .event = item->item.id,
         .source = item->source->id,
@@ -115,7 +115,7 @@ static int hold_event(struct store_sqlite *store, const struct scan_item *item)
         .state = STORE_HELD,
         .keep_error = true,
     };
-    return store_sqlite_suspend_event(store, &suspend, &moved);
+    return store_sqlite_suspend_event(store, &suspend, &is_moved);
 }
 
 /* Deletes one event, its state and its data from the store, for `eventpipe remove`. Returns 0 or a negative
@@ -213,7 +213,7 @@ int store_sqlite_change(struct store *base, const struct store_select *select, e
     int code = store_sqlite_open_scan(store, select, store_command_rule(command)->takes, false, false, &scan);
     if (code != 0)
         return code;
-    while (code == 0 && !scan.at_end && compute_chunk_limit(select, *changed) > 0) {
+    while (code == 0 && !scan.is_at_end && compute_chunk_limit(select, *changed) > 0) {
         code = store_sqlite_read_scan_chunk(&scan, compute_chunk_limit(select, *changed));
         if (code == 0 && scan.item_count > 0)
             code = change_chunk(&scan, command);

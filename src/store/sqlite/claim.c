@@ -55,7 +55,7 @@ int store_sqlite_read_next_event_id(struct store_sqlite *store, int64_t source, 
 /* Adds an event of the store to the events of the open claim, with a copy of its list of done stages, from
  * which the producer learns the stage that gets it. Returns 0 or EP_ENOMEM. The producer runs it for each
  * event that its claim finds. */
-int store_sqlite_add_event_to_claim(struct store_sqlite *store, int64_t event, const char *done)
+int store_sqlite_add_event_to_claim(struct store_sqlite *store, int64_t event, const char *done_stages)
 {
     struct store_sqlite_open_claim *open_claim = &store->open_claim;
     if (open_claim->count == open_claim->capacity) {
@@ -66,10 +66,10 @@ int store_sqlite_add_event_to_claim(struct store_sqlite *store, int64_t event, c
         open_claim->events = events;
         open_claim->capacity = capacity;
     }
-    done = *done == '\0' ? "" : strdup(done);
-    if (done == NULL)
+    done_stages = *done_stages == '\0' ? "" : strdup(done_stages);
+    if (done_stages == NULL)
         return store_sqlite_fail(store, SQLITE_NOMEM);
-    open_claim->events[open_claim->count++] = (struct store_claimed_event){event, done};
+    open_claim->events[open_claim->count++] = (struct store_claimed_event){event, done_stages};
     return 0;
 }
 
@@ -84,11 +84,10 @@ void store_sqlite_forget_claimed_events(struct store_sqlite *store)
     open_claim->count = 0;
 }
 
-/* Claims ready events with ids in [*search_start, search_end), oldest first, until the open claim has
- * claim->limit events: writes the claim's token into them. A token below lowest_valid_token, of an earlier
- * start of the daemon, is no lock. Sets *search_start to the first event left, or to search_end, and
- * *is_limit_reached if one is left. Returns 0 or a negative code. The producer runs it in the store
- * transaction of a claim or a page. */
+/* Claims ready events with ids in [*search_start, search_end), oldest first, up to claim->limit in all:
+ * writes the claim's token into them. A token below lowest_valid_token, of an earlier daemon start, is no
+ * lock. *search_start becomes the first event left, else search_end; *is_limit_reached: one is left. The
+ * producer runs it in the store transaction of a claim or page. */
 int store_sqlite_claim_ready_events(struct store_sqlite *store, const struct store_claim *claim,
                                     int64_t *search_start, int64_t search_end, bool *is_limit_reached)
 {
@@ -240,7 +239,7 @@ int store_sqlite_leave_claim_open(struct store_sqlite *store, int code, int64_t 
         return store_sqlite_end_transaction(store, code);
     }
     open_claim->is_open = true;
-    open_claim->durable = durable;
+    open_claim->is_durable = durable;
     open_claim->source = source;
     open_claim->low_water_mark = low_water_mark;
     return 0;
@@ -257,8 +256,8 @@ int store_sqlite_claim_end(struct store *base)
         return 0; /* the claim found nothing, so it wrote nothing */
     open_claim->is_open = false;
     store_sqlite_forget_claimed_events(store);
-    int code = open_claim->durable ? store_sqlite_end_transaction(store, 0)
-                                   : store_sqlite_end_transaction_unsynced(store, 0);
+    int code = open_claim->is_durable ? store_sqlite_end_transaction(store, 0)
+                                      : store_sqlite_end_transaction_unsynced(store, 0);
     if (code == 0)
         store_sqlite_set_low_water_mark(store, open_claim->source, open_claim->low_water_mark);
     return code;

@@ -33,11 +33,10 @@ static int delete_range(struct store_sqlite *store, int64_t first, int64_t last)
     return store_sqlite_run_statement(store, statement);
 }
 
-/* Deletes the data rows of the events first..last. Returns 0 or a negative code. In a long range it pads
- * the first two rows and deletes them last: each of them then has a leaf page of its own, nearly half
- * empty. SQLite moves the rows of a leaf that becomes mostly empty into the leaf before it; if all of them
- * fit there, the emptied leaf is freed unwritten. This saves nine tenths of the pages that go to the WAL.
- * Workers call it for completed events, the keeper for `eventpipe remove`. */
+/* Deletes the data rows of the events first..last from the store. In a long range it pads the first two
+ * rows and deletes them last, so that each has a leaf page of its own, nearly half empty: SQLite then
+ * merges emptied leaves into the leaf before them and frees them unwritten, which saves nine tenths of the
+ * pages for the WAL. Workers call it for completed events, the keeper for `eventpipe remove`. */
 int store_sqlite_delete_events(struct store_sqlite *store, int64_t first, int64_t last)
 {
     if (last - first + 1 < PAD_FROM_EVENTS)
@@ -54,11 +53,11 @@ int store_sqlite_delete_events(struct store_sqlite *store, int64_t first, int64_
 }
 
 /* Moves an event of the store from the ready or running ones to the suspended ones (delayed, held, dead),
- * where no claim finds it. *moved is false if it no longer carries the token, the number of the claim that
- * locked it. Returns 0 or a negative code. Workers call it for delays and dead letters, the producer after
- * crashes, the keeper for `eventpipe hold`. */
+ * where no claim finds it. *is_moved is false if it no longer carries the token, the number of the claim
+ * that locked it. Returns 0 or a negative code. Workers call it for delays and dead letters, the producer
+ * after crashes, the keeper for `eventpipe hold`. */
 int store_sqlite_suspend_event(struct store_sqlite *store, const struct store_sqlite_suspend *suspend,
-                               bool *moved)
+                               bool *is_moved)
 {
     sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_SUSPEND);
     const char *error = suspend->error != NULL ? suspend->error : "";
@@ -73,23 +72,24 @@ int store_sqlite_suspend_event(struct store_sqlite *store, const struct store_sq
     store_sqlite_bind_text(store, statement, 9, suspend->context, suspend->context_bytes);
     store_sqlite_bind_string(store, statement, 10, suspend->keep_error ? NULL : error);
     int code = store_sqlite_run_statement(store, statement);
-    *moved = code == 0 && sqlite3_changes(store->db) == 1;
-    if (!*moved)
+    *is_moved = code == 0 && sqlite3_changes(store->db) == 1;
+    if (!*is_moved)
         return code;
     statement = store_sqlite_use_statement(store, SQL_DELETE_PROGRESS);
     store_sqlite_bind(store, statement, 1, suspend->event);
     return store_sqlite_run_statement(store, statement);
 }
 
-/* Makes a suspended event of the store ready again. reset clears its attempts, crashes and error;
- * from_first also its done stages and context. Returns 0 or a negative code. The producer calls it for
+/* Makes a suspended event of the store ready again. clears_counts clears its attempts, crashes and error;
+ * from_first_stage its done stages and context. Returns 0 or a negative code. The producer calls it for
  * retries that are due, the keeper for `eventpipe retry`, `release` and `requeue`. */
-int store_sqlite_resume_event(struct store_sqlite *store, int64_t event, bool reset, bool from_first)
+int store_sqlite_resume_event(struct store_sqlite *store, int64_t event, bool clears_counts,
+                              bool from_first_stage)
 {
     sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_RESUME);
     store_sqlite_bind(store, statement, 1, event);
-    store_sqlite_bind(store, statement, 2, reset);
-    store_sqlite_bind(store, statement, 3, from_first);
+    store_sqlite_bind(store, statement, 2, clears_counts);
+    store_sqlite_bind(store, statement, 3, from_first_stage);
     int code = store_sqlite_run_statement(store, statement);
     if (code != 0)
         return code;

@@ -121,7 +121,7 @@ static int end_group_transaction(struct store_sqlite *store, struct store_group_
     code = store_sqlite_end_transaction_unsynced(store, code);
     group->is_open = false;
     group_commit->committed = code == 0;
-    if (code == 0 && store->durable && (store->wrote || has_repeated_member(group_commit)))
+    if (code == 0 && store->is_durable && (store->has_written || has_repeated_member(group_commit)))
         code = store_sqlite_sync_wal(store);
     return code;
 }

@@ -24,11 +24,11 @@ struct ingest {
     int64_t pending_token;       /* their token, 0 = not claimed */
 };
 
-/* Inserts the row of one new event (UID, address, type, data) into the store. *stored is false if its
+/* Inserts the row of one new event (UID, address, type, data) into the store. *is_stored is false if its
  * source already has the UID. Returns 0 or a negative code. The producer calls it for each event of a page,
  * the keeper for `eventpipe inject`, the command line for `eventpipe import`. */
 int store_sqlite_insert_event(struct store_sqlite *store, int64_t source, int64_t id, uint64_t now_ms,
-                              const struct store_event *event, bool *stored)
+                              const struct store_event *event, bool *is_stored)
 {
     if (event->uid == NULL || (event->data == NULL && event->data_bytes != 0))
         return base_error_set(&store->base.error, EP_EINVAL, "%s: cannot store an event without %s",
@@ -42,7 +42,7 @@ int store_sqlite_insert_event(struct store_sqlite *store, int64_t source, int64_
     store_sqlite_bind(store, statement, 6, store_sqlite_signed(now_ms));
     store_sqlite_bind_text(store, statement, 7, event->data != NULL ? event->data : "", event->data_bytes);
     int code = store_sqlite_run_statement(store, statement);
-    *stored = code == 0 && sqlite3_changes(store->db) == 1;
+    *is_stored = code == 0 && sqlite3_changes(store->db) == 1;
     return code;
 }
 
@@ -115,7 +115,7 @@ static int ingest_event(struct ingest *ingest, const struct store_event *event)
         .reason = event->dead,
         .event = id,
         .pid = store->pid,
-        .uid_hash = store->trace ? store_trace_uid_hash(event->uid) : 0,
+        .uid_hash = store->is_trace_on ? store_trace_uid_hash(event->uid) : 0,
         .error = event->dead != STORE_REASON_NONE ? event->error : NULL,
         .error_bytes = event->error != NULL ? strlen(event->error) : 0,
     };

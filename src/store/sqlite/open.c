@@ -81,14 +81,14 @@ static int configure_connection(struct store_sqlite *store, const struct store_s
     if (code == 0)
         code = store_sqlite_read_number(store, "PRAGMA page_size", &page_bytes);
     store->page_bytes = (uint64_t)page_bytes;
-    if (code != 0 || store->readonly)
+    if (code != 0 || store->is_readonly)
         return code;
     code = set_wal_mode(store);
     /* With "full", SQLite would sync while it holds the WAL's lock; we sync later, in
      * store_sqlite_end_transaction. */
-    store->durable = paths->synchronous >= PRAGMA_FULL;
+    store->is_durable = paths->synchronous >= PRAGMA_FULL;
     if (code == 0)
-        code = set_pragma(store, "synchronous", store->durable ? PRAGMA_NORMAL : paths->synchronous);
+        code = set_pragma(store, "synchronous", store->is_durable ? PRAGMA_NORMAL : paths->synchronous);
     char sql[64];
     snprintf(sql, sizeof sql, "PRAGMA journal_size_limit = %llu", (unsigned long long)store->wal_limit_bytes);
     if (code == 0)
@@ -222,7 +222,7 @@ static int connect_and_check(struct store_sqlite *store, const struct store_sqli
         code = store_sqlite_check_schema(store, true);
     /* A process before us may have been killed between its commit and its sync. We act on what we read (a
      * cursor tells the backend what it may forget), so it must be on the disk first. */
-    if (code == 0 && mode == STORE_SQLITE_WRITE && store->durable)
+    if (code == 0 && mode == STORE_SQLITE_WRITE && store->is_durable)
         code = store_sqlite_sync_wal(store);
     if (code != 0 || mode != STORE_SQLITE_WRITE || store->start_number != 0)
         return code;
@@ -256,9 +256,9 @@ int store_sqlite_open_paths(const struct store_options *options, const struct st
     }
     store->base.ops = ops;
     store->write_lock = options->write_lock;
-    store->trace = options->trace;
+    store->is_trace_on = options->trace;
     store->pid = (int32_t)getpid();
-    store->readonly = mode == STORE_SQLITE_READ;
+    store->is_readonly = mode == STORE_SQLITE_READ;
     store->synchronous = paths->synchronous;
     store->checks_start_number = mode == STORE_SQLITE_WRITE;
     store->busy_timeout_ms = options->busy_timeout_ms != 0 ? options->busy_timeout_ms : BUSY_TIMEOUT_MS;

@@ -158,10 +158,10 @@ int store_sqlite_check_schema(struct store_sqlite *store, bool may_create)
                               store->path, (long long)version);
     if (may_create)
         return version < VERSION ? migrate_tables(store, version) : 0;
-    if (store->checks_start_number || store->readonly) {
+    if (store->checks_start_number || store->is_readonly) {
         if (is_empty)
             return base_error_set(error, EP_ENOENT, "%s: there is no store in this file yet", store->path);
-        if (version < (store->readonly ? OLDEST_READ : VERSION))
+        if (version < (store->is_readonly ? OLDEST_READ : VERSION))
             return base_error_set(
                 error, EP_ESTORE,
                 "%s: written by an older eventpipe (store version %lld, this one needs %lld); start the "

@@ -151,8 +151,8 @@ int store_sqlite_open_scan(struct store_sqlite *store, const struct store_select
         out->compares_uids = true;
         code = 0;
     }
-    out->at_end = out->source_count == 0 || out->states == 0;
-    out->last_id = out->at_end ? 0 : EVENT_FIRST(out->sources[0].id);
+    out->is_at_end = out->source_count == 0 || out->states == 0;
+    out->last_id = out->is_at_end ? 0 : EVENT_FIRST(out->sources[0].id);
     if (code != 0)
         store_sqlite_close_scan(out);
     return code;
@@ -181,7 +181,7 @@ void store_sqlite_close_scan(struct event_scan *scan)
     free(scan->sources);
     free(scan->found_ids);
     free(scan->items);
-    *scan = (struct event_scan){.at_end = true};
+    *scan = (struct event_scan){.is_at_end = true};
 }
 
 /* ---- one event ---- */
@@ -343,10 +343,10 @@ static int read_chunk_by_ids(struct event_scan *scan, size_t limit)
 {
     size_t chunk_bytes = 0;
     int code = 0;
-    while (code >= 0 && scan->position < scan->found_count && scan->item_count < limit &&
+    while (code >= 0 && scan->source_or_id_index < scan->found_count && scan->item_count < limit &&
            chunk_bytes < CHUNK_BYTES) {
         struct scan_item *item = &scan->items[scan->item_count];
-        code = store_sqlite_read_scan_event(scan, scan->found_ids[scan->position++], item);
+        code = store_sqlite_read_scan_event(scan, scan->found_ids[scan->source_or_id_index++], item);
         if (code == EP_ESTORE && scan->skip_damage) {
             scan->unreadable_count++;
             code = 0;
@@ -356,7 +356,7 @@ static int read_chunk_by_ids(struct event_scan *scan, size_t limit)
             chunk_bytes += item->item.data_bytes + item->item.context_bytes;
         }
     }
-    scan->at_end = scan->position == scan->found_count;
+    scan->is_at_end = scan->source_or_id_index == scan->found_count;
     return code < 0 ? code : 0;
 }
 
@@ -388,10 +388,10 @@ static sqlite3_stmt *choose_list_statement(struct event_scan *scan, const struct
  * last source. It runs when all events of a source have been read. */
 static void go_to_next_source(struct event_scan *scan)
 {
-    scan->position++;
-    scan->at_end = scan->position == scan->source_count;
-    if (!scan->at_end)
-        scan->last_id = EVENT_FIRST(scan->sources[scan->position].id);
+    scan->source_or_id_index++;
+    scan->is_at_end = scan->source_or_id_index == scan->source_count;
+    if (!scan->is_at_end)
+        scan->last_id = EVENT_FIRST(scan->sources[scan->source_or_id_index].id);
 }
 
 /* Reads a chunk event by event where the scan met a damaged page of the store's file: only events that are
@@ -401,7 +401,8 @@ static int read_chunk_around_damage(struct event_scan *scan, size_t limit)
 {
     int64_t next_event;
     size_t chunk_bytes = 0;
-    int code = store_sqlite_read_next_event_id(scan->store, scan->sources[scan->position].id, &next_event);
+    int code =
+        store_sqlite_read_next_event_id(scan->store, scan->sources[scan->source_or_id_index].id, &next_event);
     if (code != 0)
         return code;
     int64_t last_to_read = scan->one_by_one_until < next_event - 1 ? scan->one_by_one_until : next_event - 1;
@@ -430,7 +431,7 @@ static int read_chunk_by_source(struct event_scan *scan, size_t limit)
 {
     if (scan->last_id < scan->one_by_one_until)
         return read_chunk_around_damage(scan, limit);
-    struct scan_source *source = &scan->sources[scan->position];
+    struct scan_source *source = &scan->sources[scan->source_or_id_index];
     size_t chunk_bytes = 0, row_count = 0;
     sqlite3_stmt *statement = choose_list_statement(scan, source);
     int code;
@@ -470,7 +471,7 @@ int store_sqlite_read_scan_chunk(struct event_scan *scan, size_t limit)
     if (limit > SCAN_CHUNK_MAX)
         limit = SCAN_CHUNK_MAX;
     int code = 0;
-    while (code == 0 && !scan->at_end && scan->item_count == 0) {
+    while (code == 0 && !scan->is_at_end && scan->item_count == 0) {
         code = store_sqlite_begin_read(scan->store);
         if (code == 0)
             code =

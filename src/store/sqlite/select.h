@@ -32,11 +32,11 @@ struct event_scan {
     bool with_data;
     struct scan_source *sources;
     size_t source_count;
-    size_t position;    /* index of the present source, or into found_ids */
-    int64_t last_id;    /* the last id read of that source */
-    int64_t *found_ids; /* with uids: the ids of the events, ascending */
+    size_t source_or_id_index; /* index of the present source, or into found_ids */
+    int64_t last_id;           /* the last id read of that source */
+    int64_t *found_ids;        /* with uids: the ids of the events, ascending */
     size_t found_count;
-    bool at_end;               /* there are no more events */
+    bool is_at_end;            /* there are no more events */
     bool skip_damage;          /* events that cannot be read are counted and left out; else the scan fails */
     bool compares_uids;        /* the index of uids is damaged: compare the uid of every event */
     int64_t one_by_one_until;  /* up to this id events are read one by one: a page of them is damaged */
@@ -49,7 +49,7 @@ struct event_scan {
 int store_sqlite_open_scan(struct store_sqlite *store, const struct store_select *select, unsigned states,
                            bool with_data, bool skip_damage, struct event_scan *out);
 void store_sqlite_close_scan(struct event_scan *scan);
-/* Reads the next chunk of at most `limit` items. When there are no more, it is empty and scan->at_end is
+/* Reads the next chunk of at most `limit` items. When there are no more, it is empty and scan->is_at_end is
  * true. */
 int store_sqlite_read_scan_chunk(struct event_scan *scan, size_t limit);
 /* Reads one event again, inside the caller's transaction. Returns 1 and *out if it is still selected, or 0.

@@ -59,7 +59,7 @@ int store_sqlite_fail_connection(struct store_sqlite *store, sqlite3 *db, int re
     int primary_code = result & 0xff;
     int system_errno = db != NULL ? sqlite3_system_errno(db) : 0;
     bool is_disk_full = primary_code == SQLITE_IOERR && (system_errno == ENOSPC || system_errno == EDQUOT);
-    store->disk_full = store->disk_full || is_disk_full || primary_code == SQLITE_FULL;
+    store->is_disk_full = store->is_disk_full || is_disk_full || primary_code == SQLITE_FULL;
     for (size_t i = 0; i < sizeof refusals / sizeof refusals[0]; i++) {
         const struct refusal *refusal = &refusals[i];
         if (refusal->result != primary_code)
@@ -243,7 +243,7 @@ static int check_start_number(struct store_sqlite *store)
 
 int store_sqlite_begin_write(struct store_sqlite *store)
 {
-    if (!store->readonly)
+    if (!store->is_readonly)
         store_sqlite_acquire_write_lock(store);
     return store_sqlite_begin_write_locked(store);
 }
@@ -253,10 +253,10 @@ int store_sqlite_begin_write(struct store_sqlite *store)
  * because they take the lock earlier; all other writers call it through store_sqlite_begin_write. */
 int store_sqlite_begin_write_locked(struct store_sqlite *store)
 {
-    if (store->readonly)
+    if (store->is_readonly)
         return base_error_set(&store->base.error, EP_EINVAL,
                               "%s: cannot write to this store: it was opened for reading only", store->path);
-    store->disk_full = false;
+    store->is_disk_full = false;
     int code = store->holds_write_lock || store->write_lock == NULL ? 0 : store_sqlite_check_wal_limit(store);
     if (code == 0)
         code = store_sqlite_run_statement(store, store_sqlite_use_statement(store, SQL_BEGIN_WRITE));
@@ -272,7 +272,7 @@ int store_sqlite_begin_write_locked(struct store_sqlite *store)
 int store_sqlite_end_transaction(struct store_sqlite *store, int code)
 {
     code = store_sqlite_end_transaction_unsynced(store, code);
-    return code == 0 && store->wrote && store->durable ? store_sqlite_sync_wal(store) : code;
+    return code == 0 && store->has_written && store->is_durable ? store_sqlite_sync_wal(store) : code;
 }
 
 /* Commits the store's transaction if code is 0, else rolls it back; then releases the write lock. Returns
@@ -280,22 +280,22 @@ int store_sqlite_end_transaction(struct store_sqlite *store, int code)
  * group commits sync it afterwards, and claims need no sync, because a restart voids all locks anyway. */
 int store_sqlite_end_transaction_unsynced(struct store_sqlite *store, int code)
 {
-    uint64_t wal_before = store->wal_bytes;
+    uint64_t wal_bytes_before = store->wal_bytes;
     store->wal_bytes = 0; /* set again by store_sqlite_note_wal_size when the commit writes */
     if (code == 0)
         code = store_sqlite_run_statement(store, store_sqlite_use_statement(store, SQL_COMMIT));
     if (code != 0)
         store_sqlite_roll_back(store);
-    bool wrote = store->wrote = store->wal_bytes > 0;
-    if (!wrote)
-        store->wal_bytes = wal_before;
+    bool has_written = store->has_written = store->wal_bytes > 0;
+    if (!has_written)
+        store->wal_bytes = wal_bytes_before;
     /* If the WAL is too long, move it while we hold the write lock, so that no writer adds to it meanwhile.
      * If the disk is full, the main file may have room: the next attempt then finds a WAL that starts
      * from its beginning. */
-    if (wrote || (code != 0 && store->disk_full))
+    if (has_written || (code != 0 && store->is_disk_full))
         store_sqlite_checkpoint_if_needed(store);
     store_sqlite_release_write_lock(store);
-    if (wrote && store->wal_grown != NULL && store->wal_bytes > store->wal_limit_bytes)
+    if (has_written && store->wal_grown != NULL && store->wal_bytes > store->wal_limit_bytes)
         store->wal_grown(store->user);
     return code;
 }

@@ -136,7 +136,7 @@ struct store_sqlite_low_water_mark {
 /* A claim under way, from its begin to its end. */
 struct store_sqlite_open_claim {
     bool is_open;                   /* its transaction is */
-    bool durable;                   /* it stores events, so its commit must be on the disk */
+    bool is_durable;                /* it stores events, so its commit must be on the disk */
     int64_t source, low_water_mark; /* of the handle, after the commit */
     struct store_claimed_event *events;
     size_t count, capacity;
@@ -150,11 +150,11 @@ struct store_sqlite {
     char *path;
     pthread_mutex_t *write_lock;
     bool holds_write_lock;
-    bool readonly;
-    bool disk_full;  /* the disk was full since the transaction began */
-    int synchronous; /* as in struct store_sqlite_paths */
-    bool durable;    /* a commit is on the disk before the call returns */
-    bool wrote;      /* the last transaction wrote */
+    bool is_readonly;
+    bool is_disk_full; /* the disk was full since the transaction began */
+    int synchronous;   /* as in struct store_sqlite_paths */
+    bool is_durable;   /* a commit is on the disk before the call returns */
+    bool has_written;  /* the last transaction wrote */
     uint32_t busy_timeout_ms;
     uint64_t start_number;
     int64_t lowest_valid_token; /* a token below this is of an older start: no lock */
@@ -167,7 +167,7 @@ struct store_sqlite {
     struct store_sqlite_low_water_mark *low_water_marks;
     size_t low_water_mark_count;
     int64_t due_events[STORE_SQLITE_RESUME_MAX];
-    bool trace;
+    bool is_trace_on;
     int32_t pid;                   /* of this process */
     struct trace_pack pack;        /* of the transaction under way */
     int64_t last_counted_trace_id; /* rows up to this id are counted in trace_bytes */
@@ -310,9 +310,9 @@ int store_sqlite_read_next_event_id(struct store_sqlite *store, int64_t source, 
 int store_sqlite_ingest_begin(struct store *store, int64_t source, const struct store_page *page,
                               const struct store_claim *claim, struct store_ingested *out,
                               struct store_claimed *claimed);
-/* Stores the event's own row. *stored is false if the source has its uid already. */
+/* Stores the event's own row. *is_stored is false if the source has its uid already. */
 int store_sqlite_insert_event(struct store_sqlite *store, int64_t source, int64_t id, uint64_t now_ms,
-                              const struct store_event *event, bool *stored);
+                              const struct store_event *event, bool *is_stored);
 
 /* import.c */
 int store_sqlite_import(struct store *store, struct store_import *import);
@@ -332,7 +332,7 @@ int store_sqlite_commit_begin(struct store *store, struct store_group_commit *gr
 int store_sqlite_commit_add(struct store *store, struct store_group_commit *group_commit);
 int store_sqlite_commit_end(struct store *store, struct store_group_commit *group_commit);
 
-/* Moves an event from progress to suspended if its token is this one; *moved says whether. */
+/* Moves an event from progress to suspended if its token is this one; *is_moved says whether. */
 struct store_sqlite_suspend {
     int64_t event, source;
     int64_t token;
@@ -346,10 +346,11 @@ struct store_sqlite_suspend {
     bool keep_error;   /* the error stays as it is */
 };
 int store_sqlite_suspend_event(struct store_sqlite *store, const struct store_sqlite_suspend *suspend,
-                               bool *moved);
-/* Moves an event from suspended to progress, unlocked. reset: clears attempts, crashes and error. from_first:
- * clears done and context. */
-int store_sqlite_resume_event(struct store_sqlite *store, int64_t event, bool reset, bool from_first);
+                               bool *is_moved);
+/* Moves an event from suspended to progress, unlocked. clears_counts: clears attempts, crashes and error.
+ * from_first_stage: clears done and context. */
+int store_sqlite_resume_event(struct store_sqlite *store, int64_t event, bool clears_counts,
+                              bool from_first_stage);
 /* Deletes the event rows first..last. */
 int store_sqlite_delete_events(struct store_sqlite *store, int64_t first, int64_t last);
 

@@ -32,7 +32,7 @@ static uint64_t read_wall_clock_ms(void)
 
 void store_sqlite_begin_trace_row(struct store_sqlite *store)
 {
-    if (store->trace)
+    if (store->is_trace_on)
         store_trace_pack_begin(&store->pack, read_wall_clock_ms());
 }
 
@@ -41,7 +41,7 @@ void store_sqlite_begin_trace_row(struct store_sqlite *store)
  * event. */
 void store_sqlite_add_trace_step(struct store_sqlite *store, struct store_trace_step *step)
 {
-    if (!store->trace)
+    if (!store->is_trace_on)
         return;
     step->at_ms = store->pack.at_ms;
     store_trace_pack_add(&store->pack, step);
@@ -61,13 +61,14 @@ static int insert_trace_row(struct store_sqlite *store, const struct trace_pack 
 
 int store_sqlite_write_trace_row(struct store_sqlite *store)
 {
-    return store->trace && store_trace_pack_has_steps(&store->pack) ? insert_trace_row(store, &store->pack)
-                                                                    : 0;
+    return store->is_trace_on && store_trace_pack_has_steps(&store->pack)
+               ? insert_trace_row(store, &store->pack)
+               : 0;
 }
 
 /* ---- trimming ---- */
 
-struct trim {
+struct trace_trim {
     struct store_sqlite *store;
     uint64_t before_ms;           /* rows older than this are dropped */
     uint64_t excess_bytes;        /* so many bytes are too many */
@@ -96,7 +97,7 @@ static int find_live_event(struct store_sqlite *store, int64_t first_event, int6
 /* Copies into trim->kept_steps the steps of a trace row whose events are still in the store; the row itself
  * will be dropped. Usually there are none, which a single query shows. Returns 0 or a negative code. The
  * keeper runs it when it trims the trace. */
-static int collect_live_steps(struct trim *trim, uint64_t at_ms, const void *bytes, size_t byte_count)
+static int collect_live_steps(struct trace_trim *trim, uint64_t at_ms, const void *bytes, size_t byte_count)
 {
     struct trace_unpack unpack;
     struct store_trace_step step;
@@ -124,7 +125,7 @@ static int collect_live_steps(struct trim *trim, uint64_t at_ms, const void *byt
 /* Sets *must_drop to whether this row of the store's trace is dropped: because it is too old, or because
  * the trace is still too large. Then it also collects the row's steps that are kept. Returns 0 or a
  * negative code. The keeper runs it for the oldest rows when it trims the trace. */
-static int check_row_to_drop(struct trim *trim, sqlite3_stmt *statement, bool *must_drop)
+static int check_row_to_drop(struct trace_trim *trim, sqlite3_stmt *statement, bool *must_drop)
 {
     uint64_t at_ms = (uint64_t)sqlite3_column_int64(statement, 1);
     const void *bytes = sqlite3_column_blob(statement, 2);
@@ -140,7 +141,7 @@ static int check_row_to_drop(struct trim *trim, sqlite3_stmt *statement, bool *m
 /* Deletes a bounded number of the oldest rows of the store's trace, and writes the steps that are kept as
  * one new row. *has_more: another call has more to drop. Returns 0 or a negative code. The keeper runs it
  * inside a write transaction, which stays short that way. */
-static int drop_old_rows(struct trim *trim, bool *has_more)
+static int drop_old_rows(struct trace_trim *trim, bool *has_more)
 {
     struct store_sqlite *store = trim->store;
     sqlite3_stmt *statement = store_sqlite_use_statement(store, SQL_TRACE_OLDEST);
@@ -205,9 +206,9 @@ static int check_oldest_row(struct store_sqlite *store, uint64_t before_ms, bool
 int store_sqlite_trim_trace(struct store *base, uint64_t now_ms, uint64_t keep_ms, uint64_t bytes)
 {
     struct store_sqlite *store = store_sqlite_of(base);
-    struct trim trim = {.store = store,
-                        .before_ms = now_ms > 2 * keep_ms ? now_ms - 2 * keep_ms : 0,
-                        .keeps_live_steps = keep_ms > 0};
+    struct trace_trim trim = {.store = store,
+                              .before_ms = now_ms > 2 * keep_ms ? now_ms - 2 * keep_ms : 0,
+                              .keeps_live_steps = keep_ms > 0};
     bool has_old_row = false, has_more = false;
     int code = store_sqlite_begin_read(store);
     if (code != 0)

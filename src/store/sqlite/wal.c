@@ -143,7 +143,7 @@ int store_sqlite_checkpoint(struct store *base, bool final)
 {
     struct store_sqlite *store = store_sqlite_of(base);
     bool is_complete;
-    if (store->readonly)
+    if (store->is_readonly)
         return base_error_set(&base->error, EP_EINVAL,
                               "%s: cannot checkpoint this store: it was opened for reading only",
                               store->path);
@@ -179,7 +179,7 @@ void store_sqlite_checkpoint_if_needed(struct store_sqlite *store)
 {
     struct error commit_error = store->base.error;
     bool is_complete;
-    if (store->wal_bytes > WRITER_CHECKPOINT_LIMITS * store->wal_limit_bytes || store->disk_full) {
+    if (store->wal_bytes > WRITER_CHECKPOINT_LIMITS * store->wal_limit_bytes || store->is_disk_full) {
         run_checkpoint(store, SQL_BEGIN_WRITE, SQLITE_CHECKPOINT_PASSIVE, &is_complete);
         uint64_t deadline_ns =
             shm_now_ns() + compute_pause_ms(store->wal_bytes, store->wal_limit_bytes) * 1000000;
@@ -189,7 +189,7 @@ void store_sqlite_checkpoint_if_needed(struct store_sqlite *store)
             run_checkpoint(store, SQL_BEGIN_WRITE, SQLITE_CHECKPOINT_PASSIVE, &is_complete);
         }
     }
-    store->disk_full = false;
+    store->is_disk_full = false;
     store->base.error = commit_error;
 }
 
