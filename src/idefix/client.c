@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Calls an Idefix backend: connects, logs in, sends a request, waits for its answer. Runs in the thread
- * of its caller: a producer's fetch thread, or a program that uses the library. The connection has a
+ * of its caller: a producer's fetcher thread, or a program that uses the library. The connection has a
  * thread of its own (link.c), so every wait here ends at once when the caller is interrupted.
  *
  * Owns the link. The configuration is borrowed.
@@ -28,7 +28,7 @@
 #include "shm/slot.h" /* shm_now_ns */
 #include "src/idefix/link.h"
 
-#define MS UINT64_C(1000000)
+#define NS_PER_MS UINT64_C(1000000)
 #define LOGIN_WAIT_MS 3000
 #define CONNECT_GRACE_MS 500 /* the link reports its own timeout first */
 #define SENDINGS_MAX 3
@@ -42,16 +42,16 @@ struct idefix {
     const struct idefix_source_config *config;
     struct idefix_encoding encoding;
     struct idefix_link *link;
-    char *address;             /* of the broker, for messages */
-    uint64_t login_connection; /* the connection that is logged in, 0 = none */
-    unsigned missing_answers;  /* in a row */
+    char *address;                    /* of the broker, for messages */
+    uint64_t login_connection_number; /* the connection that is logged in, 0 = none */
+    unsigned missing_answers;         /* in a row */
 };
 
 /* A request that waits for its answer. */
 struct request {
     const char *command;
     struct json_span data;
-    uint64_t connection;
+    uint64_t connection_number;
     uint64_t wait_ms;      /* for the answer, from the first sending */
     unsigned sendings_max; /* the request is sent at most so often, at the times sending_times_ms */
     const unsigned *sending_times_ms;
@@ -60,14 +60,14 @@ struct request {
 };
 
 /* Writes 16 random hex digits: the reply address of one request, or the session name of one Idefix
- * client. They must not repeat, since an answer is recognised by its reply address. */
+ * client. They must not repeat, since the client recognises an answer by its reply address. */
 static void write_random_hex(char out[DIGITS + 1])
 {
-    unsigned char bytes[DIGITS / 2];
+    unsigned char random_bytes[DIGITS / 2];
 
-    arc4random_buf(bytes, sizeof bytes);
-    for (size_t i = 0; i < sizeof bytes; i++)
-        snprintf(out + 2 * i, 3, "%02x", bytes[i]);
+    arc4random_buf(random_bytes, sizeof random_bytes);
+    for (size_t i = 0; i < sizeof random_bytes; i++)
+        snprintf(out + 2 * i, 3, "%02x", random_bytes[i]);
 }
 
 static int report_interrupted(struct idefix_failure *failure)
@@ -82,9 +82,9 @@ static bool is_aborted(const atomic_bool *abort)
 
 /* ---- opening and closing */
 
-/* Checks broker, account, encoding, meta and session without using the network, and reads the encoding.
- * Returns 0, or EP_ECONFIG with a message. Called when an Idefix client is opened, also by `eventpiped
- * -t` and `eventpipe check`. */
+/* Checks broker, account, encoding, meta and session of an Idefix client without using the network, and
+ * reads the encoding. Returns 0, or EP_ECONFIG with a message. Called when the Idefix client is opened,
+ * also by `eventpiped -t` and `eventpipe check`. */
 static int check_client_config(const struct idefix_source_config *config, struct idefix_encoding *encoding,
                                struct error *error)
 {
@@ -106,16 +106,16 @@ static int check_client_config(const struct idefix_source_config *config, struct
     return 0;
 }
 
-/* Returns the broker's address for messages, such as ssl://HOST:PORT, or NULL if memory is short. The
+/* Returns the broker's address for messages, such as ssl://HOST:PORT, or NULL if out of memory. The
  * client frees it. Called when an Idefix client is opened. */
 static char *format_broker_address(const struct idefix_broker *broker)
 {
     bool is_ipv6 = strchr(broker->host, ':') != NULL;
     char *text;
-    int length = asprintf(&text, "%s://%s%s%s:%d", broker->tls ? "ssl" : "tcp", is_ipv6 ? "[" : "",
-                          broker->host, is_ipv6 ? "]" : "", broker->port);
+    int text_bytes = asprintf(&text, "%s://%s%s%s:%d", broker->tls ? "ssl" : "tcp", is_ipv6 ? "[" : "",
+                              broker->host, is_ipv6 ? "]" : "", broker->port);
 
-    return length < 0 ? NULL : text;
+    return text_bytes < 0 ? NULL : text;
 }
 
 /* Opens a client of an Idefix backend, without using the network. Returns 0 or an error code with a
@@ -153,8 +153,8 @@ int idefix_open(const struct idefix_source_config *config, struct idefix **out, 
     return 0;
 }
 
-/* Disconnects within one second, frees the client and clears the pointer; accepts a pointer to NULL. A
- * producer calls it when its source ends, ep_idefix_close for a library caller. */
+/* Disconnects the Idefix client within one second, frees it and clears the pointer; accepts a pointer to
+ * NULL. A producer calls it when its source ends, ep_idefix_close for a library caller. */
 void idefix_close(struct idefix **idefix)
 {
     struct idefix *old = *idefix;
@@ -173,7 +173,8 @@ void idefix_interrupt(struct idefix *idefix)
 }
 
 /* Sleeps until until_ns (CLOCK_MONOTONIC). Returns true then, or false as soon as *abort is set. A
- * producer's fetch thread paces its polls with it; a plain sleep would delay the producer's shutdown. */
+ * producer's fetcher thread paces its calls of the Idefix client with it; a plain sleep would delay the
+ * producer's shutdown. */
 bool idefix_pause(struct idefix *idefix, uint64_t until_ns, const atomic_bool *abort)
 {
     while (!is_aborted(abort)) {
@@ -187,8 +188,8 @@ bool idefix_pause(struct idefix *idefix, uint64_t until_ns, const atomic_bool *a
 /* ---- one request */
 
 /* Sends a request once, with a new random reply address; answers to its earlier addresses still count.
- * Returns 0 or EP_ENOMEM. An Idefix client repeats its login request this way. Runs in a producer, or in
- * a program that uses the library. */
+ * Returns 0 or EP_ENOMEM. The Idefix client repeats its login request this way, in a producer or a
+ * library caller. */
 static int send_request(struct idefix *idefix, struct request *request, struct idefix_failure *failure)
 {
     char destination[64], *address = request->addresses[request->sent_count++];
@@ -206,25 +207,25 @@ static int send_request(struct idefix *idefix, struct request *request, struct i
                : base_error_set(&failure->error, code, "out of memory for the request %s", request->command);
 }
 
-/* Reads the frames that have arrived. Returns 1 if one answers the request, and stores it in *message.
- * Otherwise returns 0, and describes in *malformed the last frame that could not be read. Runs in a
- * producer, or in a program that uses the library. */
+/* Reads the frames (MQTT messages) that have arrived from the backend. Returns 1 if one answers the
+ * request, and stores it in *message; otherwise returns 0, and describes in *malformed_error the last
+ * frame that could not be read. Part of the Idefix client, in a producer or a library caller. */
 static int find_answer(struct idefix *idefix, const struct request *request, struct idefix_message *message,
-                       struct error *malformed)
+                       struct error *malformed_error)
 {
     struct idefix_link_frame *frame;
     struct error reason;
 
     while ((frame = idefix_link_take_frame(idefix->link)) != NULL) {
         int code = EP_EPROTO;
-        if (frame->too_large)
+        if (frame->is_too_large)
             base_error_set(&reason, code, "it is larger than max_bytes: %zu bytes", frame->bytes);
         else
             code = idefix_message_decode(frame->flags, frame->body, frame->bytes,
                                          (size_t)idefix->config->max_bytes, message, &reason);
         free(frame);
         if (code != 0) {
-            base_error_set(malformed, code, "%s: the backend's answer to %s cannot be read: %s",
+            base_error_set(malformed_error, code, "%s: the backend's answer to %s cannot be read: %s",
                            idefix->address, request->command, reason.message);
             continue;
         }
@@ -237,13 +238,13 @@ static int find_answer(struct idefix *idefix, const struct request *request, str
     return 0;
 }
 
-/* Fails a request that the backend did not answer in time, and returns EP_EBACKEND. The next request
- * logs in again; the second missing answer in a row also closes the connection. Runs in a producer, or
- * in a program that uses the library. */
+/* Fails a request that the Idefix backend did not answer in time, and returns EP_EBACKEND. The next
+ * request logs in again; the second missing answer in a row also closes the connection. Part of the
+ * Idefix client, in a producer or a library caller. */
 static int report_missing_answer(struct idefix *idefix, const struct request *request,
                                  struct idefix_failure *failure)
 {
-    idefix->login_connection = 0;
+    idefix->login_connection_number = 0;
     if (++idefix->missing_answers >= MISSING_MAX) {
         idefix->missing_answers = 0;
         idefix_link_drop(idefix->link);
@@ -254,26 +255,26 @@ static int report_missing_answer(struct idefix *idefix, const struct request *re
                           idefix->address, request->command, (double)request->wait_ms / 1000);
 }
 
-/* Returns when the wait for an answer must end to send the request again, or to give it up at the
- * deadline. Runs in a producer, or in a program that uses the library. */
+/* Returns the time at which the wait for the backend's answer must end: to send the request again, or to
+ * give up at the deadline. Part of the Idefix client, in a producer or a library caller. */
 static uint64_t compute_next_wakeup_ns(const struct request *request, uint64_t begin_ns, uint64_t deadline_ns)
 {
     if (request->sent_count == request->sendings_max)
         return deadline_ns;
-    uint64_t sending_ns = begin_ns + request->sending_times_ms[request->sent_count] * MS;
+    uint64_t sending_ns = begin_ns + request->sending_times_ms[request->sent_count] * NS_PER_MS;
     return sending_ns < deadline_ns ? sending_ns : deadline_ns;
 }
 
 /* Returns 0 while the connection over which the request was sent is up, otherwise an error code with the
- * reason why it ended. The Idefix client calls it while it waits for an answer. Runs in a producer, or
- * in a program that uses the library. */
+ * reason why it ended. The Idefix client calls it while it waits for an answer, in a producer or a
+ * library caller. */
 static int check_connection(struct idefix *idefix, const struct request *request,
                             struct idefix_failure *failure)
 {
     struct idefix_link_status status;
 
     idefix_link_get_status(idefix->link, &status);
-    if (status.state == IDEFIX_LINK_UP && status.connection == request->connection)
+    if (status.state == IDEFIX_LINK_UP && status.connection_number == request->connection_number)
         return 0;
     *failure = status.failure;
     if (failure->error.code == 0)
@@ -281,17 +282,18 @@ static int check_connection(struct idefix *idefix, const struct request *request
     return failure->error.code;
 }
 
-/* Sends a request and waits for its answer, at most until the deadline. Returns 0 if the backend
- * answered, even with an error; otherwise a code with a message: the connection ended, no answer came in
- * time, or *abort was set (EP_EBUSY). Runs in a producer, or in a program that uses the library. */
+/* Sends a request to the Idefix backend and waits for its answer, at most until the deadline. Returns 0
+ * if the backend answered, even with an error; otherwise a code with a message: the connection ended, no
+ * answer came in time, or *abort was set (EP_EBUSY). Part of the Idefix client, in a producer or a
+ * library caller. */
 static int await_answer(struct idefix *idefix, struct request *request, const atomic_bool *abort,
                         struct idefix_message *message, struct idefix_failure *failure)
 {
-    uint64_t begin_ns = shm_now_ns(), deadline_ns = begin_ns + request->wait_ms * MS;
-    struct error malformed = {0};
+    uint64_t begin_ns = shm_now_ns(), deadline_ns = begin_ns + request->wait_ms * NS_PER_MS;
+    struct error malformed_error = {0};
 
     for (;;) {
-        if (find_answer(idefix, request, message, &malformed) == 1)
+        if (find_answer(idefix, request, message, &malformed_error) == 1)
             return 0;
         int code = check_connection(idefix, request, failure);
         if (code != 0)
@@ -299,16 +301,16 @@ static int await_answer(struct idefix *idefix, struct request *request, const at
         if (is_aborted(abort))
             return report_interrupted(failure);
         uint64_t now_ns = shm_now_ns();
-        if (malformed.code != 0 && deadline_ns > now_ns + MALFORMED_GRACE_MS * MS)
-            deadline_ns = now_ns + MALFORMED_GRACE_MS * MS;
-        if (now_ns >= deadline_ns && malformed.code != 0) {
-            failure->error = malformed;
-            return malformed.code;
+        if (malformed_error.code != 0 && deadline_ns > now_ns + MALFORMED_GRACE_MS * NS_PER_MS)
+            deadline_ns = now_ns + MALFORMED_GRACE_MS * NS_PER_MS;
+        if (now_ns >= deadline_ns && malformed_error.code != 0) {
+            failure->error = malformed_error;
+            return malformed_error.code;
         }
         if (now_ns >= deadline_ns)
             return report_missing_answer(idefix, request, failure);
         if (request->sent_count < request->sendings_max &&
-            now_ns >= begin_ns + request->sending_times_ms[request->sent_count] * MS)
+            now_ns >= begin_ns + request->sending_times_ms[request->sent_count] * NS_PER_MS)
             code = send_request(idefix, request, failure);
         if (code != 0)
             return code;
@@ -316,9 +318,9 @@ static int await_answer(struct idefix *idefix, struct request *request, const at
     }
 }
 
-/* Sends one request, a login or a call such as events.get, and returns the backend's answer in *message.
- * Returns 0, or an error code with a message; an answer that reports an error is such a failure. Runs in
- * a producer, or in a program that uses the library. */
+/* Sends one request to the Idefix backend, a login or a call such as events.get, and returns its answer
+ * in *message. Returns 0, or an error code with a message; an answer that reports an error is such a
+ * failure. Part of the Idefix client, in a producer or a library caller. */
 static int ask_backend(struct idefix *idefix, struct request *request, const atomic_bool *abort,
                        struct idefix_message *message, struct idefix_failure *failure)
 {
@@ -330,10 +332,10 @@ static int ask_backend(struct idefix *idefix, struct request *request, const ato
     idefix->missing_answers = 0;
     if (message->error == NULL)
         return 0;
-    code = idefix_error_text_answer(idefix->config, request->command, message, failure);
+    code = idefix_error_text_report_answer(idefix->config, request->command, message, failure);
     const char *setting;
     if (idefix_error_verdict(message->error_code, &setting) == IDEFIX_SESSION)
-        idefix->login_connection = 0;
+        idefix->login_connection_number = 0;
     idefix_message_free(message);
     *message = (struct idefix_message){0};
     return code;
@@ -341,22 +343,22 @@ static int ask_backend(struct idefix *idefix, struct request *request, const ato
 
 /* ---- connection and login */
 
-/* Waits until the connection to the MQTT broker is up, and makes one if there is none. *connection is
- * its number, which changes after each loss, so that the caller knows when to log in again. Returns 0 or
- * an error code with a message. Runs in a producer, or in a program that uses the library. */
-static int connect_to_broker(struct idefix *idefix, const atomic_bool *abort, uint64_t *connection,
+/* Waits until the connection to the MQTT broker is up, and makes one if there is none.
+ * *connection_number, which grows with each attempt, tells the caller when to log in again. Returns 0 or
+ * an error code with a message. Part of the Idefix client, in a producer or a library caller. */
+static int connect_to_broker(struct idefix *idefix, const atomic_bool *abort, uint64_t *connection_number,
                              struct idefix_failure *failure)
 {
-    uint64_t deadline_ns = shm_now_ns() + (idefix->config->connect_timeout_ms + CONNECT_GRACE_MS) * MS;
+    uint64_t deadline_ns = shm_now_ns() + (idefix->config->connect_timeout_ms + CONNECT_GRACE_MS) * NS_PER_MS;
     struct idefix_link_status status;
-    bool was_resolved = false;
+    bool was_name_resolved = false;
     int code = idefix_link_connect(idefix->link, &failure->error);
 
     if (code != 0)
         return code;
     for (;;) {
         idefix_link_get_status(idefix->link, &status);
-        *connection = status.connection;
+        *connection_number = status.connection_number;
         if (status.state == IDEFIX_LINK_UP)
             return 0;
         if (status.state == IDEFIX_LINK_DOWN) {
@@ -367,9 +369,9 @@ static int connect_to_broker(struct idefix *idefix, const atomic_bool *abort, ui
             return report_interrupted(failure);
         /* Once the name is resolved the link enforces the timeout, but it may have to resolve the name
          * again. */
-        if (status.name_resolved && !was_resolved)
-            deadline_ns += idefix->config->connect_timeout_ms * MS;
-        was_resolved = status.name_resolved;
+        if (status.is_name_resolved && !was_name_resolved)
+            deadline_ns += idefix->config->connect_timeout_ms * NS_PER_MS;
+        was_name_resolved = status.is_name_resolved;
         if (shm_now_ns() >= deadline_ns) {
             failure->unreachable = true;
             return base_error_set(
@@ -395,9 +397,9 @@ static uint64_t read_wall_clock_ms(void)
     return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
-/* Writes the data of a login request as JSON: account, token, groups, encoding and the present time.
- * Contains the token, so the caller overwrites it after use. Runs in a producer, or in a program that
- * uses the library. */
+/* Writes the data of the Idefix client's login request as JSON: account, token, groups, encoding and the
+ * present time. Contains the token, so the caller overwrites it after use. Part of the Idefix client, in
+ * a producer or a library caller. */
 static void write_login_data(const struct idefix_source_config *config, struct text *out)
 {
     base_text_append(out, "{\"address\":");
@@ -418,10 +420,10 @@ static void write_login_data(const struct idefix_source_config *config, struct t
     base_text_append(out, "}");
 }
 
-/* Logs in to the backend; needed once per connection, before the first request. The login is sent up to
- * three times, because a backend that starts together with its broker may miss the first. Returns 0 or
- * an error code with a message. Runs in a producer, or in a program that uses the library. */
-static int log_in_to_backend(struct idefix *idefix, uint64_t connection, const atomic_bool *abort,
+/* Logs in to the Idefix backend; needed once per connection, before the first request. The login is sent
+ * up to three times, because a backend that starts together with its broker may miss the first. Returns 0
+ * or an error code with a message. Part of the Idefix client, in a producer or a library caller. */
+static int log_in_to_backend(struct idefix *idefix, uint64_t connection_number, const atomic_bool *abort,
                              struct idefix_failure *failure)
 {
     static const unsigned sending_times_ms[SENDINGS_MAX] = {0, 300, 1000};
@@ -436,7 +438,7 @@ static int log_in_to_backend(struct idefix *idefix, uint64_t connection, const a
     struct request request = {
         .command = "login",
         .data = {data.text, data.bytes},
-        .connection = connection,
+        .connection_number = connection_number,
         .wait_ms = LOGIN_WAIT_MS,
         .sendings_max = SENDINGS_MAX,
         .sending_times_ms = sending_times_ms,
@@ -446,35 +448,36 @@ static int log_in_to_backend(struct idefix *idefix, uint64_t connection, const a
     base_text_free(&data);
     idefix_message_free(&message);
     if (code == 0)
-        idefix->login_connection = connection;
+        idefix->login_connection_number = connection_number;
     else if (failure->backend_code == CODE_TIMEOUT)
         failure->backend_code = 0; /* 'nothing yet' is what it means of a poll, not of a login */
     return code;
 }
 
-/* Calls a command of the backend and waits for its answer; connects and logs in first if necessary.
- * Returns 0 with the answer in *message, which the caller frees, or an error code. A producer's fetch
- * thread fetches events with it (events.get), ep_idefix functions call it for a library caller. */
+/* Calls a command of the Idefix backend and waits for its answer; connects and logs in first if
+ * necessary. Returns 0 with the answer in *message, which the caller frees, or an error code. A
+ * producer's fetcher thread fetches events with it (events.get), ep_idefix functions call it for a
+ * library caller. */
 int idefix_call(struct idefix *idefix, const char *command, struct json_span data, uint64_t wait_ms,
                 const atomic_bool *abort, struct idefix_message *message, struct idefix_failure *failure)
 {
     static const unsigned send_once[] = {0};
 
-    uint64_t connection = 0;
+    uint64_t connection_number = 0;
 
     *message = (struct idefix_message){0};
     *failure = (struct idefix_failure){0};
     if (is_aborted(abort))
         return report_interrupted(failure);
-    int code = connect_to_broker(idefix, abort, &connection, failure);
-    if (code == 0 && idefix->login_connection != connection)
-        code = log_in_to_backend(idefix, connection, abort, failure);
+    int code = connect_to_broker(idefix, abort, &connection_number, failure);
+    if (code == 0 && idefix->login_connection_number != connection_number)
+        code = log_in_to_backend(idefix, connection_number, abort, failure);
     if (code != 0)
         return code;
     struct request request = {
         .command = command,
         .data = data,
-        .connection = connection,
+        .connection_number = connection_number,
         .wait_ms = wait_ms + idefix->config->response_timeout_ms,
         .sendings_max = 1,
         .sending_times_ms = send_once,

@@ -53,7 +53,7 @@ struct idefix_query {
     uint32_t limit;
     uint64_t timeout_ms;
 };
-int idefix_query_data(const struct idefix_query *query, struct text *out);
+int idefix_query_write_data(const struct idefix_query *query, struct text *out);
 
 /* What to do about an error code. */
 enum idefix_verdict {

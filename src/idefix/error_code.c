@@ -20,10 +20,10 @@ static const struct {
     {209, IDEFIX_SETTING, "address"},                                  /* address not found */
 };
 
-/* Returns what to do about an error code of the backend: correct the account or a setting, log in again,
- * poll again because there is nothing new, or treat it as any other failure. *setting is the wrong
- * setting's name or NULL. A producer calls it after each failed fetch, ep_idefix functions for a library
- * caller. */
+/* Returns the verdict, what to do about an error code of the Idefix backend: correct the account or a
+ * setting, log in again, poll again because there is nothing new, or treat it as any other failure.
+ * *setting is the wrong setting's name or NULL. A producer calls it after each failed fetch, ep_idefix
+ * functions for a library caller. */
 enum idefix_verdict idefix_error_verdict(int code, const char **setting)
 {
     *setting = NULL;

@@ -27,8 +27,8 @@ static double ms_to_seconds(uint64_t ms)
 
 /* Writes the error message for a broker whose host name cannot be resolved, and returns EP_EBACKEND. The
  * connection thread of an Idefix client calls it. */
-int idefix_error_text_resolver(const struct idefix_mqtt_params *params, int gai_code,
-                               struct idefix_failure *failure)
+int idefix_error_text_report_resolver(const struct idefix_mqtt_params *params, int gai_code,
+                                      struct idefix_failure *failure)
 {
     failure->unreachable = true;
     return base_error_set(&failure->error, EP_EBACKEND,
@@ -39,31 +39,29 @@ int idefix_error_text_resolver(const struct idefix_mqtt_params *params, int gai_
 /* Writes the error message for a broker that did not accept the TCP connection, or did not do so in
  * time. Returns EP_EBACKEND. Runs in the connection thread of an Idefix client. */
 static int report_tcp_failure(const struct idefix_mqtt_params *params,
-                              const struct idefix_connection_end *connection_end,
-                              struct idefix_failure *failure)
+                              const struct idefix_end_reason *end_reason, struct idefix_failure *failure)
 {
     failure->unreachable = true;
-    if (connection_end->timed_out)
+    if (end_reason->timed_out)
         return base_error_set(&failure->error, EP_EBACKEND,
                               "no connection to %s: timed out after %g s, nothing answers there",
                               params->address, ms_to_seconds(params->connect_timeout_ms));
-    bool has_reason = connection_end->errnum > 0 && connection_end->errnum != EAGAIN &&
-                      connection_end->errnum != EINPROGRESS && connection_end->errnum != ENOTCONN;
+    bool has_reason = end_reason->errnum > 0 && end_reason->errnum != EAGAIN &&
+                      end_reason->errnum != EINPROGRESS && end_reason->errnum != ENOTCONN;
     return base_error_set(&failure->error, EP_EBACKEND, "no connection to %s: %s", params->address,
-                          has_reason ? strerror(connection_end->errnum) : "the connection failed");
+                          has_reason ? strerror(end_reason->errnum) : "the connection failed");
 }
 
 /* Writes the error message for a broker whose TLS certificate is refused, and says whether to check
  * ca_file or the host name. Returns EP_EAUTH. Runs in the connection thread of an Idefix client. */
 static int report_certificate_failure(const struct idefix_mqtt_params *params,
-                                      const struct idefix_connection_end *connection_end,
+                                      const struct idefix_end_reason *end_reason,
                                       struct idefix_failure *failure)
 {
-    const char *openssl_reason = connection_end->first_error_text[0] != '\0'
-                                     ? connection_end->first_error_text
-                                     : "certificate verify failed";
+    const char *openssl_reason =
+        end_reason->first_error_text[0] != '\0' ? end_reason->first_error_text : "certificate verify failed";
 
-    if (connection_end->certificate_wrong_host)
+    if (end_reason->certificate_wrong_host)
         return base_error_set(
             &failure->error, EP_EAUTH,
             "%s: the broker's certificate is refused: it is not for the name \"%s\" (is this "
@@ -86,32 +84,31 @@ static int report_certificate_failure(const struct idefix_mqtt_params *params,
  * of the user or password. Returns EP_EAUTH, or EP_EBACKEND for another reason. Runs in the connection
  * thread of an Idefix client. */
 static int report_refused_login(const struct idefix_mqtt_params *params,
-                                const struct idefix_connection_end *connection_end,
-                                struct idefix_failure *failure)
+                                const struct idefix_end_reason *end_reason, struct idefix_failure *failure)
 {
-    int code = connection_end->connack == 2 || connection_end->connack == 4 || connection_end->connack == 5
+    int code = end_reason->connack_code == 2 || end_reason->connack_code == 4 || end_reason->connack_code == 5
                    ? EP_EAUTH
                    : EP_EBACKEND;
 
-    if (connection_end->connack == 2)
+    if (end_reason->connack_code == 2)
         return base_error_set(&failure->error, code, "%s: the broker refuses the session ID \"%s\"",
                               params->address, params->session);
     if (code == EP_EAUTH)
         return base_error_set(&failure->error, code,
                               "%s: the broker refuses the MQTT user \"%s\" or its password (%s)",
                               params->address, params->user,
-                              mosquitto_connack_string(connection_end->connack));
+                              mosquitto_connack_string(end_reason->connack_code));
     return base_error_set(&failure->error, code, "%s: the broker refuses the connection: %s", params->address,
-                          mosquitto_connack_string(connection_end->connack));
+                          mosquitto_connack_string(end_reason->connack_code));
 }
 
 /* Returns a phrase that says why an MQTT connection broke, such as "the broker closed it". The messages
  * for failed and lost connections end with it. Runs in the connection thread of an Idefix client. */
-static const char *describe_loss(const struct idefix_connection_end *connection_end)
+static const char *describe_loss(const struct idefix_end_reason *end_reason)
 {
-    switch (connection_end->rc) {
+    switch (end_reason->mosquitto_code) {
     case MOSQ_ERR_CONN_LOST:
-        return connection_end->errnum == ECONNRESET ? "the broker reset it" : "the broker closed it";
+        return end_reason->errnum == ECONNRESET ? "the broker reset it" : "the broker closed it";
     case MOSQ_ERR_KEEPALIVE:
         return "the broker does not answer any more";
     case MOSQ_ERR_PROTOCOL:
@@ -119,11 +116,11 @@ static const char *describe_loss(const struct idefix_connection_end *connection_
     case MOSQ_ERR_MALFORMED_UTF8:
         return "it sent data that is not MQTT";
     case MOSQ_ERR_TLS:
-        return connection_end->first_error_text[0] != '\0' ? connection_end->first_error_text : "TLS failed";
+        return end_reason->first_error_text[0] != '\0' ? end_reason->first_error_text : "TLS failed";
     case MOSQ_ERR_ERRNO:
-        return connection_end->errnum > 0 ? strerror(connection_end->errnum) : "network error";
+        return end_reason->errnum > 0 ? strerror(end_reason->errnum) : "network error";
     default:
-        return mosquitto_strerror(connection_end->rc);
+        return mosquitto_strerror(end_reason->mosquitto_code);
     }
 }
 
@@ -131,101 +128,103 @@ static const char *describe_loss(const struct idefix_connection_end *connection_
  * broker was silent, the port is wrong, or only one side uses TLS. Returns EP_EBACKEND. Runs in the
  * connection thread of an Idefix client. */
 static int report_handshake_failure(const struct idefix_mqtt_params *params,
-                                    const struct idefix_connection_end *connection_end,
+                                    const struct idefix_end_reason *end_reason,
                                     struct idefix_failure *failure)
 {
-    bool tls = params->broker.tls;
+    bool uses_tls = params->broker.tls;
 
-    if (connection_end->timed_out)
+    if (end_reason->timed_out)
         return base_error_set(&failure->error, EP_EBACKEND,
                               "%s accepts connections but stays silent: no %s within %g s", params->address,
-                              tls ? "TLS handshake and MQTT greeting (CONNACK)" : "MQTT greeting (CONNACK)",
+                              uses_tls ? "TLS handshake and MQTT greeting (CONNACK)"
+                                       : "MQTT greeting (CONNACK)",
                               ms_to_seconds(params->connect_timeout_ms));
-    failure->unreachable =
-        connection_end->rc == MOSQ_ERR_CONN_LOST; /* a proxy closes at once if there is no broker behind it */
-    if (tls)
+    failure->unreachable = end_reason->mosquitto_code ==
+                           MOSQ_ERR_CONN_LOST; /* a proxy closes at once if there is no broker behind it */
+    if (uses_tls)
         return base_error_set(
             &failure->error, EP_EBACKEND,
             "%s: the connection failed before the broker's greeting: %s (does that port speak TLS?)",
-            params->address, describe_loss(connection_end));
+            params->address, describe_loss(end_reason));
     return base_error_set(
         &failure->error, EP_EBACKEND,
         "%s: the connection failed before the broker's greeting: %s (is it an MQTT broker, and "
         "without TLS?)",
-        params->address, describe_loss(connection_end));
+        params->address, describe_loss(end_reason));
 }
 
-/* Writes the error message for an MQTT connection that failed or was lost, depending on how far it had
- * come, and returns the error code. A producer logs this message when a fetch fails; a library caller
- * gets it from the call. */
-int idefix_error_text_connection(const struct idefix_mqtt_params *params,
-                                 const struct idefix_connection_end *connection_end,
-                                 struct idefix_failure *failure)
+/* Writes the error message for an Idefix client's MQTT connection that failed or was lost, depending on
+ * how far it had come, and returns the error code. A producer logs this message when a fetch fails; a
+ * library caller gets it from the call. */
+int idefix_error_text_report_connection(const struct idefix_mqtt_params *params,
+                                        const struct idefix_end_reason *end_reason,
+                                        struct idefix_failure *failure)
 {
-    if (connection_end->rc == MOSQ_ERR_NOMEM)
+    if (end_reason->mosquitto_code == MOSQ_ERR_NOMEM)
         return base_error_set(&failure->error, EP_ENOMEM, "out of memory for the connection to %s",
                               params->address);
-    if (connection_end->certificate_refused && connection_end->phase <= IDEFIX_HANDSHAKE)
-        return report_certificate_failure(params, connection_end, failure);
-    if (connection_end->phase == IDEFIX_TCP)
-        return report_tcp_failure(params, connection_end, failure);
-    if (connection_end->connack > 0)
-        return report_refused_login(params, connection_end, failure);
-    if (connection_end->phase == IDEFIX_HANDSHAKE)
-        return report_handshake_failure(params, connection_end, failure);
-    if (connection_end->timed_out)
+    if (end_reason->certificate_refused && end_reason->phase <= IDEFIX_HANDSHAKE)
+        return report_certificate_failure(params, end_reason, failure);
+    if (end_reason->phase == IDEFIX_TCP)
+        return report_tcp_failure(params, end_reason, failure);
+    if (end_reason->connack_code > 0)
+        return report_refused_login(params, end_reason, failure);
+    if (end_reason->phase == IDEFIX_HANDSHAKE)
+        return report_handshake_failure(params, end_reason, failure);
+    if (end_reason->timed_out)
         return base_error_set(&failure->error, EP_EBACKEND,
                               "%s: the broker does not confirm the subscription to ifx/%s/r/+ within %g s",
                               params->address, params->session, ms_to_seconds(params->connect_timeout_ms));
     failure->lost = true;
     return base_error_set(&failure->error, EP_EBACKEND, "connection to %s lost: %s", params->address,
-                          describe_loss(connection_end));
+                          describe_loss(end_reason));
 }
 
 /* ---- errors that a backend reports */
 
-/* Returns the length of the secret if the text begins with it, otherwise 0. An empty or missing secret
- * is never found. Runs in a producer, or in a program that uses the library. */
-static size_t measure_secret(const char *text, const char *secret)
+/* Returns the length of the secret (token or password) if the backend's error text begins with it here,
+ * otherwise 0. An empty or missing secret is never found. Part of the Idefix client, in a producer or a
+ * library caller. */
+static size_t measure_leading_secret(const char *text, const char *secret)
 {
-    size_t bytes = secret == NULL ? 0 : strlen(secret);
-    return bytes > 0 && strncmp(text, secret, bytes) == 0 ? bytes : 0;
+    size_t secret_bytes = secret == NULL ? 0 : strlen(secret);
+    return secret_bytes > 0 && strncmp(text, secret, secret_bytes) == 0 ? secret_bytes : 0;
 }
 
-/* Copies a backend's error text for a message, cut to out_size. Token and password become ***, because a
- * backend may repeat what the login sent and others read the logs; control characters become spaces.
- * Runs in a producer, or in a program that uses the library. */
-static void copy_without_secrets(const struct idefix_source_config *config, const char *text, char *out,
+/* Copies the error text of an Idefix backend for a message, cut to out_size. Token and password become
+ * ***, because a backend may repeat what the login sent and others read the logs; control characters
+ * become spaces. Part of the Idefix client, in a producer or a library caller. */
+static void copy_without_secrets(const struct idefix_source_config *config, const char *rest, char *out,
                                  size_t out_size)
 {
-    const char *end = text + strlen(text);
+    const char *text_end = rest + strlen(rest);
     size_t used_bytes = 0;
 
-    while (text < end && used_bytes + 8 < out_size) {
-        size_t character_bytes = base_utf8_length(text, end),
-               secret_bytes = measure_secret(text, config->token);
+    while (rest < text_end && used_bytes + 8 < out_size) {
+        size_t character_bytes = base_utf8_length(rest, text_end),
+               secret_bytes = measure_leading_secret(rest, config->token);
         if (secret_bytes == 0)
-            secret_bytes = measure_secret(text, config->password);
+            secret_bytes = measure_leading_secret(rest, config->password);
         if (secret_bytes > 0) {
             used_bytes += (size_t)sprintf(out + used_bytes, "***");
-            text += secret_bytes;
-        } else if (character_bytes == 0 || base_utf8_is_control(text, character_bytes)) {
+            rest += secret_bytes;
+        } else if (character_bytes == 0 || base_utf8_is_control(rest, character_bytes)) {
             out[used_bytes++] = character_bytes == 0 ? '?' : ' ';
-            text += character_bytes > 0 ? character_bytes : 1;
+            rest += character_bytes > 0 ? character_bytes : 1;
         } else {
-            memcpy(out + used_bytes, text, character_bytes);
+            memcpy(out + used_bytes, rest, character_bytes);
             used_bytes += character_bytes;
-            text += character_bytes;
+            rest += character_bytes;
         }
     }
     out[used_bytes] = '\0';
 }
 
-/* Writes the error message for an answer in which the backend reports an error, such as a bad token, a
- * wrong setting or an expired login. Returns the error code that the caller of the request gets. Runs in
- * a producer, or in a program that uses the library. */
-int idefix_error_text_answer(const struct idefix_source_config *config, const char *command,
-                             const struct idefix_message *message, struct idefix_failure *failure)
+/* Writes the error message for an answer in which the Idefix backend reports an error, such as a bad
+ * token, a wrong setting or an expired login. Returns the error code that the caller of the request gets.
+ * Part of the Idefix client, in a producer or a library caller. */
+int idefix_error_text_report_answer(const struct idefix_source_config *config, const char *command,
+                                    const struct idefix_message *message, struct idefix_failure *failure)
 {
     const char *setting = NULL, *account = config->account != NULL ? config->account : "";
     char backend_text[BACKEND_TEXT_BYTES];

@@ -30,16 +30,17 @@ static const char *const msgpack_names[MEMBERS] = {"to", "dt", "re", "er"};
 
 /* ---- encoding ---- */
 
-static bool is_given(const char *text)
+static bool has_text(const char *text)
 {
     return text != NULL && text[0] != '\0';
 }
 
-/* Writes a text member of a JSON envelope, or nothing if the text is empty or NULL. Runs in the process
- * that sends: a producer, a library caller, or the Idefix simulator. */
+/* Writes a text member of the JSON envelope of an Idefix request (destination, data, reply address), or
+ * nothing if the text is empty or NULL. Runs in the process that sends: a producer, a library caller, or
+ * the Idefix simulator. */
 static void write_json_member(struct text *out, enum member member, const char *text)
 {
-    if (!is_given(text))
+    if (!has_text(text))
         return;
     base_text_append(out, ",\"");
     base_text_append(out, json_names[member]);
@@ -47,9 +48,9 @@ static void write_json_member(struct text *out, enum member member, const char *
     json_write_string(out, text, strlen(text));
 }
 
-/* Encodes an envelope as JSON, the body of an MQTT message. Returns 0 or EP_ENOMEM. Used for a backend
- * whose encoding accepts JSON. Runs in the process that sends: a producer, a library caller, or the
- * Idefix simulator. */
+/* Encodes the envelope of an Idefix request as JSON, the body of an MQTT message. Returns 0 or EP_ENOMEM.
+ * The Idefix client does so if the source's setting `encoding` contains j (accepts JSON). Runs in the
+ * process that sends: a producer, a library caller, or the Idefix simulator. */
 static int encode_json_envelope(const struct idefix_envelope *envelope, struct idefix_frame *out)
 {
     struct text body = {0};
@@ -78,25 +79,25 @@ static void write_msgpack_text(struct text *out, const char *text)
     json_msgpack_write_text(out, text, strlen(text));
 }
 
-/* Writes a text member of a MessagePack envelope, or nothing if the text is empty or NULL. Runs in the
- * process that sends: a producer, a library caller, or the Idefix simulator. */
+/* Writes a text member of the MessagePack envelope of an Idefix request, or nothing if the text is empty
+ * or NULL. Runs in the process that sends: a producer, a library caller, or the Idefix simulator. */
 static void write_msgpack_member(struct text *out, enum member member, const char *text)
 {
-    if (!is_given(text))
+    if (!has_text(text))
         return;
     write_msgpack_text(out, msgpack_names[member]);
     write_msgpack_text(out, text);
 }
 
-/* Encodes an envelope as MessagePack, the body of an MQTT message. Returns 0 or EP_ENOMEM. Used unless
- * the encoding accepts JSON. Runs in the process that sends: a producer, a library caller, or the Idefix
- * simulator. */
+/* Encodes the envelope of an Idefix request as MessagePack, the body of an MQTT message. Returns 0 or
+ * EP_ENOMEM. The Idefix client does so if the source's setting `encoding` contains no j, only m. Runs in
+ * the process that sends: a producer, a library caller, or the Idefix simulator. */
 static int encode_msgpack_envelope(const struct idefix_envelope *envelope, struct idefix_frame *out)
 {
     struct text body = {0};
     int code = 0;
 
-    json_msgpack_write_map(&body, 2U + is_given(envelope->reply) + is_given(envelope->error));
+    json_msgpack_write_map(&body, 2U + has_text(envelope->reply) + has_text(envelope->error));
     write_msgpack_text(&body, msgpack_names[MEMBER_TO]);
     write_msgpack_text(&body, envelope->to);
     write_msgpack_text(&body, msgpack_names[MEMBER_DATA]);
@@ -115,9 +116,9 @@ static int encode_msgpack_envelope(const struct idefix_envelope *envelope, struc
     return 0;
 }
 
-/* Encodes an envelope as the body of an MQTT message, as JSON or MessagePack, and compresses it if that
- * makes it smaller. Returns 0 and sets *out, or EP_ENOMEM. The Idefix client does so for each request,
- * the Idefix simulator for each answer. */
+/* Encodes the envelope of an Idefix request (destination, data, reply address) as JSON or MessagePack,
+ * the body of an MQTT message, and compresses it if that makes it smaller. Returns 0 and sets *out, or
+ * EP_ENOMEM. The Idefix client does so for each request, the Idefix simulator for each answer. */
 int idefix_frame_encode(const struct idefix_encoding *encoding, const struct idefix_envelope *envelope,
                         struct idefix_frame *out)
 {
@@ -144,7 +145,8 @@ int idefix_frame_encode(const struct idefix_encoding *encoding, const struct ide
     return 0;
 }
 
-/* Frees a frame and overwrites its body, because the frame may be a login that contains the token. */
+/* Frees a frame of the Idefix client, an encoded request, and overwrites its body: the request may be a
+ * login, which contains the token. */
 void idefix_frame_free(struct idefix_frame *frame)
 {
     if (frame->body != NULL)
@@ -158,7 +160,7 @@ void idefix_frame_free(struct idefix_frame *frame)
 struct envelope_reader {
     struct idefix_message *message;
     struct error *error;
-    bool seen[MEMBERS]; /* if two members have the same name, the first counts */
+    bool has_seen[MEMBERS]; /* if two members have the same name, the first counts */
 };
 
 static char **select_text_field(struct idefix_message *message, enum member member)
@@ -166,9 +168,9 @@ static char **select_text_field(struct idefix_message *message, enum member memb
     return member == MEMBER_TO ? &message->to : member == MEMBER_REPLY ? &message->reply : &message->error;
 }
 
-/* Stores a text of a received envelope in the message, which then owns it. NULL for the text means that
- * memory was short. An empty text is dropped, except the destination. Returns 0 or EP_ENOMEM. Runs in
- * the process that receives: a producer, a library caller, or the Idefix simulator. */
+/* Stores a text of a received Idefix envelope in the message, which then owns it. The text is NULL if its
+ * decoding ran out of memory. An empty text is dropped, except the destination. Returns 0 or EP_ENOMEM.
+ * Runs in the process that receives: a producer, a library caller, or the Idefix simulator. */
 static int store_member_text(struct envelope_reader *reader, enum member member, char *text)
 {
     if (text == NULL)
@@ -180,16 +182,16 @@ static int store_member_text(struct envelope_reader *reader, enum member member,
     return 0;
 }
 
-/* Writes the error message for a member of a received envelope that is not a string, and returns
+/* Writes the error message for a member of a received Idefix envelope that is not a string, and returns
  * EP_EPROTO. */
 static int report_wrong_type(struct envelope_reader *reader, const char *name)
 {
     return base_error_set(reader->error, EP_EPROTO, "the envelope's \"%s\" is not a string", name);
 }
 
-/* Callback for each member of a received JSON envelope: keeps destination, reply address, error text and
- * the undecoded data, and skips unknown members. Returns 0 or an error code with a message, which ends
- * the reading. */
+/* Callback for each member of the JSON envelope in a received Idefix frame: keeps destination, reply
+ * address, error text and the undecoded data, and skips unknown members. Returns 0 or an error code with
+ * a message, which ends the reading. */
 static int on_json_member(struct json_span key, struct json_span value, void *user)
 {
     struct envelope_reader *reader = user;
@@ -197,9 +199,9 @@ static int on_json_member(struct json_span key, struct json_span value, void *us
 
     while (member < MEMBERS && !json_split_is_key(key, json_names[member]))
         member++;
-    if (member == MEMBERS || reader->seen[member])
+    if (member == MEMBERS || reader->has_seen[member])
         return 0;
-    reader->seen[member] = true;
+    reader->has_seen[member] = true;
     bool is_null = value.bytes == 4 && memcmp(value.at, "null", 4) == 0;
     if (is_null && member != MEMBER_TO)
         return 0;
@@ -221,9 +223,9 @@ static bool msgpack_key_is(struct msgpack key, const char *name)
            text.bytes == strlen(name) && memcmp(text.at, name, text.bytes) == 0;
 }
 
-/* Callback for each member of a received MessagePack envelope: keeps destination, reply address, error
- * text and the undecoded data, and skips unknown members. Returns 0 or an error code with a message,
- * which ends the reading. */
+/* Callback for each member of the MessagePack envelope in a received Idefix frame: keeps destination,
+ * reply address, error text and the undecoded data, and skips unknown members. Returns 0 or an error code
+ * with a message, which ends the reading. */
 static int on_msgpack_member(struct msgpack key, struct msgpack value, void *user)
 {
     struct envelope_reader *reader = user;
@@ -231,9 +233,9 @@ static int on_msgpack_member(struct msgpack key, struct msgpack value, void *use
 
     while (member < MEMBERS && !msgpack_key_is(key, msgpack_names[member]))
         member++;
-    if (member == MEMBERS || reader->seen[member])
+    if (member == MEMBERS || reader->has_seen[member])
         return 0;
-    reader->seen[member] = true;
+    reader->has_seen[member] = true;
     enum msgpack_kind kind = json_msgpack_kind(value);
     if (kind == MSGPACK_NIL && member != MEMBER_TO)
         return 0;
@@ -246,24 +248,24 @@ static int on_msgpack_member(struct msgpack key, struct msgpack value, void *use
     return store_member_text(reader, (enum member)member, json_msgpack_copy_text(value));
 }
 
-/* Returns the number in a backend's error text "[CODE] text", 1 if it has no number, and 0 if there is
- * no error text (NULL). Runs in the process that receives: a producer, a library caller, or the Idefix
- * simulator. */
-static int parse_error_code(const char *text)
+/* Returns the number in an Idefix backend's error text "[CODE] text", 1 if it has no number, and 0 if
+ * there is no error text (NULL). Runs in the process that receives: a producer, a library caller, or the
+ * Idefix simulator. */
+static int parse_error_code(const char *error_text)
 {
-    char *end;
+    char *code_end;
 
-    if (text == NULL)
+    if (error_text == NULL)
         return 0;
-    if (text[0] != '[' || text[1] < '0' || text[1] > '9')
+    if (error_text[0] != '[' || error_text[1] < '0' || error_text[1] > '9')
         return CODE_UNKNOWN;
-    unsigned long code = strtoul(text + 1, &end, 10);
-    return *end != ']' || code == 0 || code > INT_MAX ? CODE_UNKNOWN : (int)code;
+    unsigned long code = strtoul(error_text + 1, &code_end, 10);
+    return *code_end != ']' || code == 0 || code > INT_MAX ? CODE_UNKNOWN : (int)code;
 }
 
-/* Finds the members of a received JSON envelope without decoding its data, so that one broken event does
- * not make the whole page unreadable. Returns 0 or an error code with a message. Runs wherever Idefix
- * frames are received: in a producer, a library caller, or the Idefix simulator. */
+/* Finds the members of the JSON envelope in an Idefix frame without decoding its data, so that one broken
+ * event does not make the whole page unreadable. Returns 0 or an error code with a message. Runs wherever
+ * Idefix frames are received: in a producer, a library caller, or the Idefix simulator. */
 static int read_json_envelope(struct envelope_reader *reader, struct json_span body)
 {
     int code = json_split_members(body, on_json_member, reader);
@@ -275,8 +277,8 @@ static int read_json_envelope(struct envelope_reader *reader, struct json_span b
     return code;
 }
 
-/* Finds the members of a received MessagePack envelope without decoding its data, so that one broken
- * event does not make the whole page unreadable. Returns 0 or an error code with a message. Runs
+/* Finds the members of the MessagePack envelope in an Idefix frame without decoding its data, so that one
+ * broken event does not make the whole page unreadable. Returns 0 or an error code with a message. Runs
  * wherever Idefix frames are received: in a producer, a library caller, or the Idefix simulator. */
 static int read_msgpack_envelope(struct envelope_reader *reader, struct msgpack body)
 {
@@ -294,34 +296,34 @@ static int read_msgpack_envelope(struct envelope_reader *reader, struct msgpack 
                : code;
 }
 
-/* Checks the flags of a received frame and copies its body into the message, inflated if it is
+/* Checks the flags of a received Idefix frame and copies its body into the message, inflated if it is
  * compressed. Refuses a body over max_bytes, so that a small gzip bomb cannot use up the memory. Returns
  * 0 or an error code with a message. Runs wherever Idefix frames are received: in a producer, a library
  * caller, or the Idefix simulator. */
-static int copy_or_inflate_body(const char *flags, const void *body, size_t bytes, size_t max_bytes,
+static int copy_or_inflate_body(const char *flags, const void *body, size_t body_bytes, size_t max_bytes,
                                 struct idefix_message *message, struct error *error)
 {
     if ((flags[0] != 'j' && flags[0] != 'm') || (flags[1] != '\0' && strcmp(flags + 1, "g") != 0))
         return base_error_set(error, EP_EPROTO, "unknown flags \"%.16s\"", flags);
     message->msgpack = flags[0] == 'm';
     if (flags[1] == 'g')
-        return idefix_gzip_inflate(body, bytes, max_bytes, &message->body, &message->bytes, error);
-    if (bytes > max_bytes)
-        return base_error_set(error, EP_EPROTO, "the body has %zu bytes, more than max_bytes (%zu)", bytes,
-                              max_bytes);
-    message->body = malloc(bytes + 1);
+        return idefix_gzip_inflate(body, body_bytes, max_bytes, &message->body, &message->bytes, error);
+    if (body_bytes > max_bytes)
+        return base_error_set(error, EP_EPROTO, "the body has %zu bytes, more than max_bytes (%zu)",
+                              body_bytes, max_bytes);
+    message->body = malloc(body_bytes + 1);
     if (message->body == NULL)
-        return base_error_set(error, EP_ENOMEM, "out of memory for a frame of %zu bytes", bytes);
-    if (bytes > 0)
-        memcpy(message->body, body, bytes);
-    message->bytes = bytes;
+        return base_error_set(error, EP_ENOMEM, "out of memory for a frame of %zu bytes", body_bytes);
+    if (body_bytes > 0)
+        memcpy(message->body, body, body_bytes);
+    message->bytes = body_bytes;
     return 0;
 }
 
-/* Reads the envelope of a received MQTT message. Its bytes are untrusted: anything malformed gives
- * EP_EPROTO with a message. Returns 0 and sets *out, which the caller frees. The Idefix client calls it
- * for each frame, the Idefix simulator for each request. */
-int idefix_message_decode(const char *flags, const void *body, size_t bytes, size_t max_bytes,
+/* Reads the envelope of a received Idefix frame, the body of an MQTT message. Its bytes are untrusted:
+ * anything malformed gives EP_EPROTO with a message. Returns 0 and sets *out, which the caller frees. The
+ * Idefix client calls it for each frame, the Idefix simulator for each request. */
+int idefix_message_decode(const char *flags, const void *body, size_t body_bytes, size_t max_bytes,
                           struct idefix_message *out, struct error *error)
 {
     struct idefix_message message = {0};
@@ -329,7 +331,7 @@ int idefix_message_decode(const char *flags, const void *body, size_t bytes, siz
     struct envelope_reader reader = {.message = &message, .error = error != NULL ? error : &own_error};
 
     reader.error->code = 0;
-    int code = copy_or_inflate_body(flags, body, bytes, max_bytes, &message, reader.error);
+    int code = copy_or_inflate_body(flags, body, body_bytes, max_bytes, &message, reader.error);
     if (code == 0)
         code = message.msgpack ? read_msgpack_envelope(&reader, (struct msgpack){message.body, message.bytes})
                                : read_json_envelope(&reader, (struct json_span){message.body, message.bytes});
@@ -345,8 +347,8 @@ int idefix_message_decode(const char *flags, const void *body, size_t bytes, siz
     return 0;
 }
 
-/* Frees a received message. A producer calls it after it has read a page's events, ep_idefix functions
- * for a library caller. */
+/* Frees an answer that the Idefix client has received. A producer calls it after it has read a page's
+ * events, ep_idefix functions for a library caller. */
 void idefix_message_free(struct idefix_message *message)
 {
     free(message->body);
@@ -356,8 +358,9 @@ void idefix_message_free(struct idefix_message *message)
     *message = (struct idefix_message){0};
 }
 
-/* Appends the data of a received message as JSON text, "null" if it has none. Returns 0 or an error code
- * with a message. Only the Idefix simulator and tests call it; producers decode each event by itself. */
+/* Appends the data of a received Idefix message as JSON text, "null" if it has none. Returns 0 or an
+ * error code with a message. Only the Idefix simulator and tests call it; producers decode each event by
+ * itself. */
 int idefix_message_write_json(const struct idefix_message *message, struct text *out, struct error *error)
 {
     struct json_span data = message->data;

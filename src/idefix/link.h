@@ -14,8 +14,8 @@ struct idefix_link;
 enum idefix_link_state { IDEFIX_LINK_DOWN, IDEFIX_LINK_CONNECTING, IDEFIX_LINK_UP };
 struct idefix_link_status {
     enum idefix_link_state state;
-    uint64_t connection;           /* number of the attempt that this state belongs to, from 1 */
-    bool name_resolved;            /* CONNECTING: the name is resolved, connect_timeout_ms is running */
+    uint64_t connection_number;    /* number of the attempt that this state belongs to, from 1 */
+    bool is_name_resolved;         /* CONNECTING: the name is resolved, connect_timeout_ms is running */
     struct idefix_failure failure; /* DOWN: why, when an attempt or a connection ended by itself */
 };
 
@@ -23,7 +23,7 @@ struct idefix_link_status {
 struct idefix_link_frame {
     struct idefix_link_frame *next;
     size_t bytes; /* of the message; body is empty if too_large */
-    bool too_large;
+    bool is_too_large;
     char flags[8]; /* may be cut: known flags have at most two letters */
     char body[];
 };
@@ -45,7 +45,7 @@ void idefix_link_wake(struct idefix_link *link);
  * body. 0 or EP_ENOMEM. */
 int idefix_link_queue_frame(struct idefix_link *link, struct idefix_frame *frame);
 /* Says whether received frames are kept, and drops those kept so far. */
-void idefix_link_set_listening(struct idefix_link *link, bool listen);
+void idefix_link_set_listening(struct idefix_link *link, bool must_listen);
 /* Returns the oldest frame kept, which the caller frees with free(), or NULL. */
 struct idefix_link_frame *idefix_link_take_frame(struct idefix_link *link);
 /* Ends connection and thread, and waits at most a second for that. A thread that is in the resolver ends by

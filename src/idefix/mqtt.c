@@ -40,7 +40,7 @@
 
 #include "shm/slot.h" /* shm_now_ns */
 
-#define MS UINT64_C(1000000)
+#define NS_PER_MS UINT64_C(1000000)
 #define TICK_MS 1000          /* mosquitto_loop_misc needs a call about once a second */
 #define HANDSHAKE_TICK_MS 250 /* invariant 2 */
 #define DISCONNECT_MS 500
@@ -57,7 +57,7 @@ struct idefix_mqtt {
     bool other_family_tried;               /* or there is no other family to try */
     int subscribe_id;                      /* message id */
     int granted_qos;                       /* -1 = no SUBACK yet */
-    struct idefix_connection_end connection_end;
+    struct idefix_end_reason end_reason;
 };
 
 static void library_init(void)
@@ -84,42 +84,46 @@ static const char *find_certificate_error(struct mosquitto *mosquitto)
 
 /* Callback for libmosquitto's log lines: keeps the first error text for the message to the operator, and
  * notes whether the broker's certificate was refused. Runs in the connection thread of an Idefix client. */
-static void on_log(struct mosquitto *mosquitto, void *user, int level, const char *text)
+static void on_log(struct mosquitto *mosquitto, void *user, int level, const char *log_text)
 {
-    struct idefix_connection_end *connection_end = &((struct idefix_mqtt *)user)->connection_end;
+    struct idefix_end_reason *end_reason = &((struct idefix_mqtt *)user)->end_reason;
     if (level != MOSQ_LOG_ERR && level != MOSQ_LOG_WARNING)
         return;
-    if (strstr(text, "host name verification failed") != NULL)
-        connection_end->certificate_refused = connection_end->certificate_wrong_host = true;
+    if (strstr(log_text, "host name verification failed") != NULL)
+        end_reason->certificate_refused = end_reason->certificate_wrong_host = true;
     const char *reason = NULL;
-    if (strstr(text, "certificate verify failed") != NULL) {
-        connection_end->certificate_refused = true;
+    if (strstr(log_text, "certificate verify failed") != NULL) {
+        end_reason->certificate_refused = true;
         reason = find_certificate_error(mosquitto);
     }
-    const char *detail = strrchr(text, ':'); /* of "OpenSSL Error[0]: error:0A000086:SSL routines::text" */
+    const char *last_part =
+        strrchr(log_text, ':'); /* of "OpenSSL Error[0]: error:0A000086:SSL routines::text" */
     if (reason == NULL)
-        reason = strstr(text, "OpenSSL") != NULL && detail != NULL && detail[1] != '\0' ? detail + 1 : text;
+        reason = strstr(log_text, "OpenSSL") != NULL && last_part != NULL && last_part[1] != '\0'
+                     ? last_part + 1
+                     : log_text;
     if (strstr(reason, "hostname mismatch") != NULL || strstr(reason, "IP address mismatch") != NULL)
-        connection_end->certificate_wrong_host = true;
-    if (connection_end->first_error_text[0] == '\0')
-        snprintf(connection_end->first_error_text, sizeof connection_end->first_error_text, "%s", reason);
+        end_reason->certificate_wrong_host = true;
+    if (end_reason->first_error_text[0] == '\0')
+        snprintf(end_reason->first_error_text, sizeof end_reason->first_error_text, "%s", reason);
 }
 
 static void on_connect(struct mosquitto *mosquitto, void *user, int code)
 {
     (void)mosquitto;
-    ((struct idefix_mqtt *)user)->connection_end.connack = code;
+    ((struct idefix_mqtt *)user)->end_reason.connack_code = code;
 }
 
 /* Callback for the broker's answer to the subscription (SUBACK): keeps the granted quality of service,
  * by which advance_subscription sees whether the broker refused. Runs in the connection thread of an
  * Idefix client. */
-static void on_subscribe(struct mosquitto *mosquitto, void *user, int id, int count, const int *granted)
+static void on_subscribe(struct mosquitto *mosquitto, void *user, int message_id, int count,
+                         const int *granted_qos_list)
 {
     struct idefix_mqtt *mqtt = user;
     (void)mosquitto;
-    if (id == mqtt->subscribe_id && count > 0)
-        mqtt->granted_qos = granted[0];
+    if (message_id == mqtt->subscribe_id && count > 0)
+        mqtt->granted_qos = granted_qos_list[0];
 }
 
 /* Callback for a message from the broker: passes it to the link, which queues it, together with the
@@ -146,24 +150,24 @@ static int configure_client(struct idefix_mqtt *mqtt, struct idefix_failure *fai
     mosquitto_connect_callback_set(mosquitto, on_connect);
     mosquitto_subscribe_callback_set(mosquitto, on_subscribe);
     mosquitto_message_callback_set(mosquitto, on_message);
-    int rc = mosquitto_int_option(mosquitto, MOSQ_OPT_PROTOCOL_VERSION, MQTT_PROTOCOL_V311);
-    if (rc == MOSQ_ERR_SUCCESS)
-        rc = mosquitto_int_option(mosquitto, MOSQ_OPT_TCP_NODELAY, 1);
-    if (rc == MOSQ_ERR_SUCCESS)
-        rc = mosquitto_username_pw_set(mosquitto, params->user, params->password);
-    if (rc == MOSQ_ERR_SUCCESS && params->broker.tls && params->ca_file == NULL)
-        rc = mosquitto_int_option(mosquitto, MOSQ_OPT_TLS_USE_OS_CERTS, 1);
-    if (rc == MOSQ_ERR_SUCCESS && params->broker.tls && params->ca_file != NULL &&
+    int mosquitto_code = mosquitto_int_option(mosquitto, MOSQ_OPT_PROTOCOL_VERSION, MQTT_PROTOCOL_V311);
+    if (mosquitto_code == MOSQ_ERR_SUCCESS)
+        mosquitto_code = mosquitto_int_option(mosquitto, MOSQ_OPT_TCP_NODELAY, 1);
+    if (mosquitto_code == MOSQ_ERR_SUCCESS)
+        mosquitto_code = mosquitto_username_pw_set(mosquitto, params->user, params->password);
+    if (mosquitto_code == MOSQ_ERR_SUCCESS && params->broker.tls && params->ca_file == NULL)
+        mosquitto_code = mosquitto_int_option(mosquitto, MOSQ_OPT_TLS_USE_OS_CERTS, 1);
+    if (mosquitto_code == MOSQ_ERR_SUCCESS && params->broker.tls && params->ca_file != NULL &&
         mosquitto_tls_set(mosquitto, params->ca_file, NULL, NULL, NULL, NULL) != MOSQ_ERR_SUCCESS)
         return base_error_set(&failure->error, EP_ECONFIG, "%s: ca_file %s cannot be read", params->address,
                               params->ca_file);
-    if (rc == MOSQ_ERR_NOMEM)
+    if (mosquitto_code == MOSQ_ERR_NOMEM)
         return base_error_set(&failure->error, EP_ENOMEM, "out of memory for the connection to %s",
                               params->address);
-    if (rc != MOSQ_ERR_SUCCESS)
+    if (mosquitto_code != MOSQ_ERR_SUCCESS)
         return base_error_set(&failure->error, EP_ESYSTEM,
                               "no connection to %s: libmosquitto rejects an option: %s", params->address,
-                              mosquitto_strerror(rc));
+                              mosquitto_strerror(mosquitto_code));
     return 0;
 }
 
@@ -211,19 +215,19 @@ static int begin_tcp_connect(struct idefix_mqtt *mqtt, const char *bind_address)
 {
     const struct idefix_broker *broker = &mqtt->params->broker;
     struct sockaddr_storage own_address = {.ss_family = AF_UNSPEC};
-    socklen_t bytes = sizeof own_address;
+    socklen_t address_bytes = sizeof own_address;
 
     errno = 0;
-    int rc = mosquitto_connect_bind_async(mqtt->mosquitto, broker->host, broker->port, IDEFIX_KEEPALIVE_S,
-                                          bind_address);
+    int mosquitto_code = mosquitto_connect_bind_async(mqtt->mosquitto, broker->host, broker->port,
+                                                      IDEFIX_KEEPALIVE_S, bind_address);
     /* If the connection was refused before the handshake began, only errno says so. */
-    mqtt->connection_end.errnum = errno;
-    mqtt->connection_end.rc = rc;
+    mqtt->end_reason.errnum = errno;
+    mqtt->end_reason.mosquitto_code = mosquitto_code;
     int fd = mosquitto_socket(mqtt->mosquitto);
-    if (rc != MOSQ_ERR_SUCCESS || fd < 0)
-        return rc != MOSQ_ERR_SUCCESS ? rc : MOSQ_ERR_NO_CONN;
+    if (mosquitto_code != MOSQ_ERR_SUCCESS || fd < 0)
+        return mosquitto_code != MOSQ_ERR_SUCCESS ? mosquitto_code : MOSQ_ERR_NO_CONN;
     fcntl(fd, F_SETFD, FD_CLOEXEC);
-    if (getsockname(fd, (struct sockaddr *)&own_address, &bytes) == 0)
+    if (getsockname(fd, (struct sockaddr *)&own_address, &address_bytes) == 0)
         mqtt->family = own_address.ss_family;
     else
         mqtt->family = AF_UNSPEC;
@@ -235,54 +239,55 @@ static int begin_tcp_connect(struct idefix_mqtt *mqtt, const char *bind_address)
  * Idefix client. */
 static bool try_other_address_family(struct idefix_mqtt *mqtt)
 {
-    const struct idefix_connection_end first_end = mqtt->connection_end;
-    const char *any_address_of_other_family = mqtt->family == AF_INET6 ? "0.0.0.0" : "::";
+    const struct idefix_end_reason first_family_reason = mqtt->end_reason;
+    const char *other_bind_address = mqtt->family == AF_INET6 ? "0.0.0.0" : "::";
     struct idefix_failure ignored_failure = {0};
     bool has_begun = false;
 
     if (!mqtt->other_family_tried && mqtt->family != AF_UNSPEC)
-        has_begun = replace_client(mqtt, &ignored_failure) == 0 &&
-                    begin_tcp_connect(mqtt, any_address_of_other_family) == 0;
+        has_begun =
+            replace_client(mqtt, &ignored_failure) == 0 && begin_tcp_connect(mqtt, other_bind_address) == 0;
     mqtt->other_family_tried = true;
     if (!has_begun)
-        mqtt->connection_end = first_end;
+        mqtt->end_reason = first_family_reason;
     mqtt->tcp_deadline_ns = mqtt->deadline_ns;
     return has_begun;
 }
 
 static int report_connection_end(struct idefix_mqtt *mqtt, struct idefix_failure *failure)
 {
-    mqtt->connection_end.phase = mqtt->phase;
-    return idefix_error_text_connection(mqtt->params, &mqtt->connection_end, failure);
+    mqtt->end_reason.phase = mqtt->phase;
+    return idefix_error_text_report_connection(mqtt->params, &mqtt->end_reason, failure);
 }
 
 /* Checks whether the TCP connection is made, has failed or has timed out. After a failure the other
  * address family is tried once. Returns 0 while connecting goes on or has succeeded, otherwise an error
  * code with a message. Runs in the connection thread of an Idefix client. */
-static int check_tcp_connect(struct idefix_mqtt *mqtt, bool ready, struct idefix_failure *failure)
+static int check_tcp_connect(struct idefix_mqtt *mqtt, bool is_socket_ready, struct idefix_failure *failure)
 {
     struct sockaddr_storage peer;
-    socklen_t bytes = sizeof peer;
-    int fd = mosquitto_socket(mqtt->mosquitto), errnum = 0;
+    socklen_t option_bytes = sizeof peer;
+    int socket_fd = mosquitto_socket(mqtt->mosquitto), errnum = 0;
 
-    if (ready && getpeername(fd, (struct sockaddr *)&peer, &bytes) == 0) {
+    if (is_socket_ready && getpeername(socket_fd, (struct sockaddr *)&peer, &option_bytes) == 0) {
         mqtt->phase = IDEFIX_HANDSHAKE;
         return 0;
     }
-    if (!ready && shm_now_ns() < mqtt->tcp_deadline_ns)
+    if (!is_socket_ready && shm_now_ns() < mqtt->tcp_deadline_ns)
         return 0;
-    mqtt->connection_end.timed_out = !ready;
-    bytes = sizeof errnum;
-    if (ready && getsockopt(fd, SOL_SOCKET, SO_ERROR, &errnum, &bytes) == 0 && errnum != 0)
-        mqtt->connection_end.errnum = errnum;
-    if (ready && (mqtt->connection_end.errnum == ECONNRESET || mqtt->connection_end.errnum == EPIPE)) {
+    mqtt->end_reason.timed_out = !is_socket_ready;
+    option_bytes = sizeof errnum;
+    if (is_socket_ready && getsockopt(socket_fd, SOL_SOCKET, SO_ERROR, &errnum, &option_bytes) == 0 &&
+        errnum != 0)
+        mqtt->end_reason.errnum = errnum;
+    if (is_socket_ready && (mqtt->end_reason.errnum == ECONNRESET || mqtt->end_reason.errnum == EPIPE)) {
         /* The connection was made and is already closed. */
         mqtt->phase = IDEFIX_HANDSHAKE;
-        mqtt->connection_end.rc = MOSQ_ERR_CONN_LOST;
+        mqtt->end_reason.mosquitto_code = MOSQ_ERR_CONN_LOST;
         return report_connection_end(mqtt, failure);
     }
     if (try_other_address_family(mqtt)) {
-        mqtt->connection_end.timed_out = false;
+        mqtt->end_reason.timed_out = false;
         return 0;
     }
     return report_connection_end(mqtt, failure);
@@ -294,27 +299,28 @@ static int check_tcp_connect(struct idefix_mqtt *mqtt, bool ready, struct idefix
  * message for the operator. Runs in the connection thread of an Idefix client. */
 static int begin_connection(struct idefix_mqtt *mqtt, struct idefix_failure *failure)
 {
-    uint64_t timeout_ns = mqtt->params->connect_timeout_ms * MS;
-    int rc = begin_tcp_connect(mqtt, NULL);
+    uint64_t timeout_ns = mqtt->params->connect_timeout_ms * NS_PER_MS;
+    int mosquitto_code = begin_tcp_connect(mqtt, NULL);
 
     /* The timeout starts here, so that a slow resolver does not use up the connection's time. */
     mqtt->deadline_ns = shm_now_ns() + timeout_ns;
     mqtt->tcp_deadline_ns = mqtt->deadline_ns - timeout_ns / 2;
-    if (rc == 0)
+    if (mosquitto_code == 0)
         return 0;
-    if (rc == MOSQ_ERR_EAI)
-        return idefix_error_text_resolver(mqtt->params, mqtt->connection_end.errnum, failure);
-    if (rc == MOSQ_ERR_TLS && strstr(mqtt->connection_end.first_error_text, "Unable to load CA") != NULL)
+    if (mosquitto_code == MOSQ_ERR_EAI)
+        return idefix_error_text_report_resolver(mqtt->params, mqtt->end_reason.errnum, failure);
+    if (mosquitto_code == MOSQ_ERR_TLS &&
+        strstr(mqtt->end_reason.first_error_text, "Unable to load CA") != NULL)
         return base_error_set(&failure->error, EP_ECONFIG,
                               "%s: TLS cannot be set up: ca_file %s holds no certificate",
                               mqtt->params->address, mqtt->params->ca_file);
-    if (rc == MOSQ_ERR_TLS) { /* a peer on this machine answered at once */
+    if (mosquitto_code == MOSQ_ERR_TLS) { /* a peer on this machine answered at once */
         mqtt->phase = IDEFIX_HANDSHAKE;
         return report_connection_end(mqtt, failure);
     }
     /* Refused at once, so the family is unknown. This happens on this machine only ("localhost"). */
     mqtt->family = AF_INET6;
-    if (rc == MOSQ_ERR_ERRNO && try_other_address_family(mqtt))
+    if (mosquitto_code == MOSQ_ERR_ERRNO && try_other_address_family(mqtt))
         return 0;
     return report_connection_end(mqtt, failure);
 }
@@ -333,7 +339,7 @@ int idefix_mqtt_open(const struct idefix_mqtt_params *params, idefix_mqtt_on_fra
         return base_error_set(&failure->error, EP_ENOMEM, "out of memory for the connection to %s",
                               params->address);
     *mqtt = (struct idefix_mqtt){.params = params, .on_frame = on_frame, .user = user, .granted_qos = -1};
-    mqtt->connection_end.connack = -1;
+    mqtt->end_reason.connack_code = -1;
     code = replace_client(mqtt, failure);
     if (code == 0)
         code = begin_connection(mqtt, failure);
@@ -351,13 +357,13 @@ int idefix_mqtt_open(const struct idefix_mqtt_params *params, idefix_mqtt_on_fra
 static bool has_peer_closed(struct idefix_mqtt *mqtt)
 {
     char byte;
-    ssize_t got =
+    ssize_t peeked_bytes =
         recv(mosquitto_socket(mqtt->mosquitto), &byte, sizeof byte, MSG_PEEK | MSG_DONTWAIT | MSG_NOSIGNAL);
 
-    if (got > 0 || (got < 0 && (errno == EAGAIN || errno == EINTR)))
+    if (peeked_bytes > 0 || (peeked_bytes < 0 && (errno == EAGAIN || errno == EINTR)))
         return false;
-    mqtt->connection_end.rc = MOSQ_ERR_CONN_LOST;
-    mqtt->connection_end.errnum = got < 0 ? errno : 0;
+    mqtt->end_reason.mosquitto_code = MOSQ_ERR_CONN_LOST;
+    mqtt->end_reason.errnum = peeked_bytes < 0 ? errno : 0;
     return true;
 }
 
@@ -371,28 +377,30 @@ static void acknowledge_received_bytes(int fd)
 
 /* Lets libmosquitto read, write and send pings. Returns 0, or an error code with a message if the
  * connection has ended. Runs in the connection thread of an Idefix client. */
-static int exchange_packets(struct idefix_mqtt *mqtt, bool ready, struct idefix_failure *failure)
+static int exchange_packets(struct idefix_mqtt *mqtt, bool is_socket_ready, struct idefix_failure *failure)
 {
     struct mosquitto *mosquitto = mqtt->mosquitto;
-    int rc = MOSQ_ERR_SUCCESS;
+    int mosquitto_code = MOSQ_ERR_SUCCESS;
 
     if (mqtt->phase == IDEFIX_HANDSHAKE && has_peer_closed(mqtt))
         return report_connection_end(mqtt, failure);
     errno = 0;
-    if (ready || mqtt->phase == IDEFIX_HANDSHAKE)
-        rc = mosquitto_loop_read(mosquitto, 1);
-    if (rc == MOSQ_ERR_SUCCESS && mosquitto_socket(mosquitto) >= 0 && mosquitto_want_write(mosquitto))
-        rc = mosquitto_loop_write(mosquitto, 1);
-    if (rc == MOSQ_ERR_SUCCESS && mosquitto_socket(mosquitto) >= 0)
-        rc = mosquitto_loop_misc(mosquitto);
+    if (is_socket_ready || mqtt->phase == IDEFIX_HANDSHAKE)
+        mosquitto_code = mosquitto_loop_read(mosquitto, 1);
+    if (mosquitto_code == MOSQ_ERR_SUCCESS && mosquitto_socket(mosquitto) >= 0 &&
+        mosquitto_want_write(mosquitto))
+        mosquitto_code = mosquitto_loop_write(mosquitto, 1);
+    if (mosquitto_code == MOSQ_ERR_SUCCESS && mosquitto_socket(mosquitto) >= 0)
+        mosquitto_code = mosquitto_loop_misc(mosquitto);
     int errnum = errno;
-    if (rc == MOSQ_ERR_SUCCESS && mosquitto_socket(mosquitto) >= 0) {
-        if (ready)
+    if (mosquitto_code == MOSQ_ERR_SUCCESS && mosquitto_socket(mosquitto) >= 0) {
+        if (is_socket_ready)
             acknowledge_received_bytes(mosquitto_socket(mosquitto));
         return 0;
     }
-    mqtt->connection_end.rc = rc == MOSQ_ERR_SUCCESS ? MOSQ_ERR_CONN_LOST : rc;
-    mqtt->connection_end.errnum = errnum;
+    mqtt->end_reason.mosquitto_code =
+        mosquitto_code == MOSQ_ERR_SUCCESS ? MOSQ_ERR_CONN_LOST : mosquitto_code;
+    mqtt->end_reason.errnum = errnum;
     return report_connection_end(mqtt, failure);
 }
 
@@ -403,11 +411,11 @@ static int advance_subscription(struct idefix_mqtt *mqtt, struct idefix_failure 
 {
     char topic[256];
 
-    if (mqtt->phase == IDEFIX_HANDSHAKE && mqtt->connection_end.connack == 0) {
+    if (mqtt->phase == IDEFIX_HANDSHAKE && mqtt->end_reason.connack_code == 0) {
         snprintf(topic, sizeof topic, "ifx/%s/r/+", mqtt->params->session);
         mqtt->phase = IDEFIX_SUBSCRIBING;
-        mqtt->connection_end.rc = mosquitto_subscribe(mqtt->mosquitto, &mqtt->subscribe_id, topic, 1);
-        if (mqtt->connection_end.rc != MOSQ_ERR_SUCCESS)
+        mqtt->end_reason.mosquitto_code = mosquitto_subscribe(mqtt->mosquitto, &mqtt->subscribe_id, topic, 1);
+        if (mqtt->end_reason.mosquitto_code != MOSQ_ERR_SUCCESS)
             return report_connection_end(mqtt, failure);
     }
     if (mqtt->phase == IDEFIX_SUBSCRIBING && mqtt->granted_qos >= REFUSED_QOS)
@@ -426,40 +434,40 @@ static int advance_subscription(struct idefix_mqtt *mqtt, struct idefix_failure 
 static int compute_poll_timeout_ms(const struct idefix_mqtt *mqtt)
 {
     uint64_t now_ns = shm_now_ns(),
-             until_ns = now_ns + (mqtt->phase == IDEFIX_HANDSHAKE ? HANDSHAKE_TICK_MS : TICK_MS) * MS;
+             until_ns = now_ns + (mqtt->phase == IDEFIX_HANDSHAKE ? HANDSHAKE_TICK_MS : TICK_MS) * NS_PER_MS;
 
     if (mqtt->phase != IDEFIX_READY && until_ns > mqtt->deadline_ns)
         until_ns = mqtt->deadline_ns;
     if (mqtt->phase == IDEFIX_TCP && until_ns > mqtt->tcp_deadline_ns)
         until_ns = mqtt->tcp_deadline_ns;
-    return until_ns <= now_ns ? 0 : (int)((until_ns - now_ns + MS - 1) / MS);
+    return until_ns <= now_ns ? 0 : (int)((until_ns - now_ns + NS_PER_MS - 1) / NS_PER_MS);
 }
 
 /* Waits for the network, for wake_fd, or for a second at most; then reads, writes and advances the
  * connection. Returns 0, or an error code with a message if the connection has ended. The connection
  * thread of an Idefix client calls it in its loop. */
-int idefix_mqtt_step(struct idefix_mqtt *mqtt, int wake_fd, struct idefix_failure *failure)
+int idefix_mqtt_wait_and_exchange(struct idefix_mqtt *mqtt, int wake_fd, struct idefix_failure *failure)
 {
     bool wants_write = mqtt->phase == IDEFIX_TCP ||
                        (mqtt->phase >= IDEFIX_SUBSCRIBING && mosquitto_want_write(mqtt->mosquitto));
-    struct pollfd polled[] = {
+    struct pollfd poll_fds[] = {
         {.fd = mosquitto_socket(mqtt->mosquitto), .events = (short)(POLLIN | (wants_write ? POLLOUT : 0))},
         {.fd = wake_fd, .events = POLLIN},
     };
     int code = 0;
 
     *failure = (struct idefix_failure){0};
-    if (poll(polled, 2, compute_poll_timeout_ms(mqtt)) < 0)
-        polled[0].revents = 0; /* EINTR or no memory: treated like a timeout */
-    bool ready = polled[0].revents != 0;
+    if (poll(poll_fds, 2, compute_poll_timeout_ms(mqtt)) < 0)
+        poll_fds[0].revents = 0; /* EINTR or no memory: treated like a timeout */
+    bool is_socket_ready = poll_fds[0].revents != 0;
     if (mqtt->phase == IDEFIX_TCP)
-        code = check_tcp_connect(mqtt, ready, failure);
+        code = check_tcp_connect(mqtt, is_socket_ready, failure);
     if (code == 0 && mqtt->phase != IDEFIX_TCP)
-        code = exchange_packets(mqtt, ready, failure);
+        code = exchange_packets(mqtt, is_socket_ready, failure);
     if (code == 0)
         code = advance_subscription(mqtt, failure);
     if (code == 0 && mqtt->phase != IDEFIX_READY && shm_now_ns() >= mqtt->deadline_ns) {
-        mqtt->connection_end.timed_out = true;
+        mqtt->end_reason.timed_out = true;
         code = report_connection_end(mqtt, failure);
     }
     return code;
@@ -472,18 +480,19 @@ bool idefix_mqtt_ready(const struct idefix_mqtt *mqtt)
 
 /* Sends one frame to the backend, on the MQTT topic that ends in its flags. Returns 0, or an error code
  * with a message if the connection has ended. Runs in the connection thread of an Idefix client. */
-int idefix_mqtt_publish(struct idefix_mqtt *mqtt, const char *flags, const void *body, size_t bytes,
+int idefix_mqtt_publish(struct idefix_mqtt *mqtt, const char *flags, const void *body, size_t body_bytes,
                         struct idefix_failure *failure)
 {
     char topic[256];
 
     snprintf(topic, sizeof topic, "ifx/%s/t/%s", mqtt->params->session, flags);
     errno = 0;
-    mqtt->connection_end.rc = bytes > MQTT_MAX_PAYLOAD ? MOSQ_ERR_PAYLOAD_SIZE
-                                                       : mosquitto_publish(mqtt->mosquitto, NULL, topic,
-                                                                           (int)bytes, body, 1, false);
-    mqtt->connection_end.errnum = errno;
-    return mqtt->connection_end.rc == MOSQ_ERR_SUCCESS ? 0 : report_connection_end(mqtt, failure);
+    mqtt->end_reason.mosquitto_code =
+        body_bytes > MQTT_MAX_PAYLOAD
+            ? MOSQ_ERR_PAYLOAD_SIZE
+            : mosquitto_publish(mqtt->mosquitto, NULL, topic, (int)body_bytes, body, 1, false);
+    mqtt->end_reason.errnum = errno;
+    return mqtt->end_reason.mosquitto_code == MOSQ_ERR_SUCCESS ? 0 : report_connection_end(mqtt, failure);
 }
 
 /* Disconnects from the broker and frees the connection object. Waits half a second at most until the
@@ -497,13 +506,13 @@ void idefix_mqtt_close(struct idefix_mqtt **mqtt)
         return;
     *mqtt = NULL;
     if (old->mosquitto != NULL && old->phase >= IDEFIX_SUBSCRIBING && mosquitto_socket(old->mosquitto) >= 0) {
-        uint64_t deadline_ns = shm_now_ns() + DISCONNECT_MS * MS;
-        int rc = mosquitto_disconnect(old->mosquitto);
-        while (rc == MOSQ_ERR_SUCCESS && mosquitto_socket(old->mosquitto) >= 0 &&
+        uint64_t deadline_ns = shm_now_ns() + DISCONNECT_MS * NS_PER_MS;
+        int mosquitto_code = mosquitto_disconnect(old->mosquitto);
+        while (mosquitto_code == MOSQ_ERR_SUCCESS && mosquitto_socket(old->mosquitto) >= 0 &&
                mosquitto_want_write(old->mosquitto) && shm_now_ns() < deadline_ns) {
-            struct pollfd polled = {.fd = mosquitto_socket(old->mosquitto), .events = POLLOUT};
-            poll(&polled, 1, 50);
-            rc = mosquitto_loop_write(old->mosquitto, 1);
+            struct pollfd poll_fd = {.fd = mosquitto_socket(old->mosquitto), .events = POLLOUT};
+            poll(&poll_fd, 1, 50);
+            mosquitto_code = mosquitto_loop_write(old->mosquitto, 1);
         }
     }
     if (old->mosquitto != NULL)

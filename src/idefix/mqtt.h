@@ -31,7 +31,7 @@ int idefix_mqtt_open(const struct idefix_mqtt_params *params, idefix_mqtt_on_fra
                      struct idefix_mqtt **out, struct idefix_failure *failure);
 /* Waits for the network, for wake_fd, or for a second, and does what is due. Returns 0, or a code if the
  * connection has ended or failed. May block in the resolver once, before there is a TCP connection. */
-int idefix_mqtt_step(struct idefix_mqtt *mqtt, int wake_fd, struct idefix_failure *failure);
+int idefix_mqtt_wait_and_exchange(struct idefix_mqtt *mqtt, int wake_fd, struct idefix_failure *failure);
 bool idefix_mqtt_ready(const struct idefix_mqtt *mqtt); /* connected, accepted and subscribed */
 /* Sends a message on the topic with these flags, if ready. Returns 0, or a code if the connection has
  * ended. */
@@ -42,22 +42,22 @@ void idefix_mqtt_close(struct idefix_mqtt **mqtt);
 
 /* Why a connection failed or ended; error_text.c makes a message for operators of it. */
 enum idefix_phase { IDEFIX_TCP, IDEFIX_HANDSHAKE, IDEFIX_SUBSCRIBING, IDEFIX_READY };
-struct idefix_connection_end {
+struct idefix_end_reason {
     enum idefix_phase phase;
-    int rc, errnum; /* of the failed libmosquitto call; errnum also of a failed TCP connection */
-    int connack;    /* the broker's answer to CONNECT, -1 = none */
+    int mosquitto_code, errnum; /* of the failed libmosquitto call; errnum also of a failed TCP connection */
+    int connack_code;           /* the broker's answer to CONNECT, -1 = none */
     bool timed_out;
     bool certificate_refused;    /* its verification failed */
     bool certificate_wrong_host; /* it is not for this host */
     char first_error_text[256];  /* the first error text of libmosquitto or OpenSSL */
 };
-int idefix_error_text_connection(const struct idefix_mqtt_params *params,
-                                 const struct idefix_connection_end *connection_end,
-                                 struct idefix_failure *failure);
-int idefix_error_text_resolver(const struct idefix_mqtt_params *params, int gai_code,
-                               struct idefix_failure *failure);
+int idefix_error_text_report_connection(const struct idefix_mqtt_params *params,
+                                        const struct idefix_end_reason *end_reason,
+                                        struct idefix_failure *failure);
+int idefix_error_text_report_resolver(const struct idefix_mqtt_params *params, int gai_code,
+                                      struct idefix_failure *failure);
 /* The same for an error that the backend reported. */
-int idefix_error_text_answer(const struct idefix_source_config *config, const char *command,
-                             const struct idefix_message *message, struct idefix_failure *failure);
+int idefix_error_text_report_answer(const struct idefix_source_config *config, const char *command,
+                                    const struct idefix_message *message, struct idefix_failure *failure);
 
 #endif

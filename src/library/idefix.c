@@ -326,7 +326,7 @@ int ep_idefix_events_get(ep_idefix *idefix, const struct ep_idefix_query *query,
         .timeout_ms = limit_value(query->wait_ms, UNITS_DURATION_MAX_MS),
     };
     source_page_open(&page);
-    idefix_query_data(&backend_query, &request); /* a failure stays noted in request.failed */
+    idefix_query_write_data(&backend_query, &request); /* a failure stays noted in request.failed */
     code = call_backend(idefix, "events.get", &request, backend_query.timeout_ms, &message, &failure);
     if (code == 0)
         code = source_idefix_events_read(&message, &page, &idefix->error);

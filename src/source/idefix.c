@@ -163,7 +163,7 @@ static int call_events_get(struct idefix_source *source, const struct idefix_que
                            struct idefix_failure *call_failure)
 {
     struct text request = {0};
-    int code = idefix_query_data(query, &request);
+    int code = idefix_query_write_data(query, &request);
 
     if (code == 0)
         code = idefix_call(source->client, "events.get", (struct json_span){request.text, request.bytes},

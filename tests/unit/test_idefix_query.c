@@ -76,7 +76,7 @@ static char *query_text(const struct idefix_query *query)
 {
     struct text out = {0};
 
-    CU_ASSERT_EQUAL_FATAL(idefix_query_data(query, &out), 0);
+    CU_ASSERT_EQUAL_FATAL(idefix_query_write_data(query, &out), 0);
     CU_ASSERT_TRUE(json_valid(out.text, out.bytes, NULL));
     return out.text;
 }
