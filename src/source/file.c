@@ -51,7 +51,7 @@ struct file_source {
 
 /* Returns the monotonic clock in milliseconds. The file source measures by this clock how long a fetch may
  * wait, since a change of the date must not prolong it. */
-static uint64_t monotonic_now_ms(void)
+static uint64_t read_monotonic_ms(void)
 {
     struct timespec now;
 
@@ -59,11 +59,12 @@ static uint64_t monotonic_now_ms(void)
     return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
-/* Returns the longest line that becomes an event: max_line, or its default if that is 0. */
-static uint64_t line_limit_bytes(const struct file_source *file)
+/* Returns how many bytes a line of a file source may have to become an event: max_line, or its default if
+ * that is 0. */
+static uint64_t get_line_limit_bytes(const struct file_source *file)
 {
-    uint64_t bytes = file->config->file.max_line_bytes;
-    return bytes == 0 ? DEFAULT_MAX_LINE : bytes;
+    uint64_t max_line_bytes = file->config->file.max_line_bytes;
+    return max_line_bytes == 0 ? DEFAULT_MAX_LINE : max_line_bytes;
 }
 
 /* Opens a source that reads the lines of a file; the file itself may appear later. The producer's fetcher
@@ -71,11 +72,11 @@ static uint64_t line_limit_bytes(const struct file_source *file)
  * sets *state, or returns a negative code and fills the error. */
 static int file_source_open(const struct source_config *config, void **state, struct error *error)
 {
-    struct stat info;
+    struct stat file_stat;
 
     if (config->file.path == NULL || config->file.path[0] == '\0')
         return base_error_set(error, EP_ECONFIG, "source %s: path is missing", config->id);
-    if (stat(config->file.path, &info) == 0 && !S_ISREG(info.st_mode))
+    if (stat(config->file.path, &file_stat) == 0 && !S_ISREG(file_stat.st_mode))
         return base_error_set(error, EP_ECONFIG, "source %s: %s is not a regular file", config->id,
                               config->file.path);
     struct file_source *file = calloc(1, sizeof *file);
@@ -120,26 +121,26 @@ static void file_source_close(void *state)
 static void file_source_interrupt(void *state)
 {
     const struct file_source *file = state;
-    uint64_t one = 1;
+    uint64_t wake_count = 1;
 
-    (void)!write(file->wake_fd, &one, sizeof one);
+    (void)!write(file->wake_fd, &wake_count, sizeof wake_count);
 }
 
 /* ---- opening the right file at the right offset ---- */
 
-/* Whether inotify may miss changes of this file: on a network or layered file system, or behind a symbolic
- * link. The producer's fetcher thread then polls the file once a second as well; otherwise it could notice
- * new lines too late or never. */
-static bool inotify_misses_changes(int fd, const char *path)
+/* Whether inotify may miss changes of a file source's file: on a network or layered file system, or
+ * behind a symbolic link. The producer's fetcher thread then polls the file once a second as well;
+ * otherwise it could notice new lines too late or never. */
+static bool inotify_may_miss_changes(int fd, const char *path)
 {
     /* NFS, SMB (three), FUSE, 9P, Ceph, AFS (two), overlayfs: inotify does not report changes by other hosts
      * or on another layer */
     static const uint32_t filesystem_magics[] = {0x6969,     0x517B,     0xFE534D42, 0xFF534D42, 0x65735546,
                                                  0x01021997, 0x00C36400, 0x5346414F, 0x6B414653, 0x794C7630};
     struct statfs filesystem;
-    struct stat info;
+    struct stat file_stat;
 
-    if (lstat(path, &info) == 0 && S_ISLNK(info.st_mode))
+    if (lstat(path, &file_stat) == 0 && S_ISLNK(file_stat.st_mode))
         return true;
     if (fstatfs(fd, &filesystem) != 0)
         return true;
@@ -164,18 +165,19 @@ static void watch_current_file(struct file_source *file)
         file->inotify_fd < 0 || directory == NULL ||
         inotify_add_watch(file->inotify_fd, descriptor_path, IN_MODIFY | IN_ATTRIB | IN_MOVE_SELF) < 0 ||
         inotify_add_watch(file->inotify_fd, directory, IN_CREATE | IN_MOVED_TO) < 0 ||
-        inotify_misses_changes(file->lines.fd, path);
+        inotify_may_miss_changes(file->lines.fd, path);
     free(directory);
 }
 
-/* Makes an open file the one that the file source reads, from offset on, and records its position; closes
- * the previous one. The source owns fd from then on, even after a failure. Returns 0 or EP_EBACKEND. The
- * producer's fetcher thread calls this at the first fetch and after a rotation. */
+/* Makes an open file the one that the file source reads, starting at offset, closes the previous one, and
+ * records its position. generation is the count of files and truncations so far. The source owns fd from
+ * then on, even after a failure. Returns 0 or EP_EBACKEND. The producer's fetcher thread calls this at
+ * the first fetch and after a rotation. */
 static int switch_to_file(struct file_source *file, int fd, uint64_t offset, uint64_t generation,
                           struct error *error)
 {
     close_current_file(file);
-    source_file_lines_open(&file->lines, fd, offset, line_limit_bytes(file));
+    source_file_lines_open(&file->lines, fd, offset, get_line_limit_bytes(file));
     watch_current_file(file); /* before the first read, so that no later write goes unnoticed */
     file->position.generation = generation;
     if (source_file_position_fill(fd, offset, &file->position) == 0)
@@ -185,10 +187,10 @@ static int switch_to_file(struct file_source *file, int fd, uint64_t offset, uin
                           offset);
 }
 
-/* Opens the file that a cursor names, even if it was rotated since, and goes to the cursor's offset. If
- * that file is gone, reads path from its start; without a cursor, the key `from` decides. The producer's
- * fetcher thread calls this at its first fetch, and when cursor or file have changed. Returns 0 or a
- * negative code. */
+/* Opens the file that a file source's cursor names, even if it was rotated since, and goes to the
+ * cursor's offset. If that file is gone, reads path from its start; without a cursor, the key `from`
+ * decides. The producer's fetcher thread calls this at its first fetch, and when cursor or file have
+ * changed. Returns 0 or a negative code. */
 static int open_file_at_cursor(struct file_source *file, const char *cursor, struct error *error)
 {
     const char *path = file->config->file.path;
@@ -218,7 +220,7 @@ static int open_file_at_cursor(struct file_source *file, const char *cursor, str
     if (cursor != NULL)
         position.generation++;
     else if (file->config->file.from == FILE_FROM_END && !file->was_missing)
-        offset = source_file_position_last_line_start(fd, line_limit_bytes(file));
+        offset = source_file_position_last_line_start(fd, get_line_limit_bytes(file));
     return switch_to_file(file, fd, offset, position.generation, error);
 }
 
@@ -254,7 +256,7 @@ static int add_corrupt_line(struct file_source *file, struct page *page, const c
 
     snprintf(reason, sizeof reason, "line at byte %" PRIu64 " of %.300s %s", line->offset,
              file->config->file.path, problem);
-    return source_page_add_corrupt(page, uid, line->at, line->bytes, reason);
+    return source_page_add_corrupt(page, uid, line->text, line->text_bytes, reason);
 }
 
 /* Whether a line holds white space only; the file source skips such a line in JSON format. NUL bytes,
@@ -268,15 +270,16 @@ static bool is_blank_line(struct json_span text)
 }
 
 /* Turns one line of a file into an event on the page; skips an empty line, and adds a too long or invalid
- * one as corrupt. A line without its own uid gets one of inode, generation, offset and a hash of the line.
- * The producer's fetcher thread calls this for the file source. Returns 0 or EP_ENOMEM. */
+ * one as corrupt. A line without its own uid gets one of inode, generation (how many files and
+ * truncations came before), offset and a hash of the line. The producer's fetcher thread calls this for
+ * the file source. Returns 0 or EP_ENOMEM. */
 static int add_line_event(struct file_source *file, struct page *page, const struct file_line *line)
 {
     const struct source_config *config = file->config;
-    struct json_span text = {line->at, line->bytes};
-    bool is_cut = line->whole_bytes > line->bytes, is_json = false;
+    struct json_span text = {line->text, line->text_bytes};
+    bool is_cut = line->whole_bytes > line->text_bytes, is_json = false;
     char uid[160], hash[UID_HASH_DIGITS + 1], problem[120];
-    size_t at_byte = 0;
+    size_t error_offset = 0;
 
     if (line->offset == 0 && text.bytes >= 3 && memcmp(text.at, "\xEF\xBB\xBF", 3) == 0)
         text = (struct json_span){text.at + 3, text.bytes - 3};
@@ -290,14 +293,14 @@ static int add_line_event(struct file_source *file, struct page *page, const str
     if (is_cut) {
         snprintf(problem, sizeof problem,
                  "has %" PRIu64 " bytes, but max_line allows %" PRIu64 ": only the first %zu are kept",
-                 line->whole_bytes, line_limit_bytes(file), line->bytes);
+                 line->whole_bytes, get_line_limit_bytes(file), line->text_bytes);
         return add_corrupt_line(file, page, uid, line, problem);
     }
     if (config->file.format == FILE_JSON ||
         (config->file.format == FILE_AUTO && (json_kind(text) == '{' || json_kind(text) == '[')))
-        is_json = json_valid(text.at, text.bytes, &at_byte);
+        is_json = json_valid(text.at, text.bytes, &error_offset);
     if (config->file.format == FILE_JSON && !is_json) {
-        snprintf(problem, sizeof problem, "is not valid JSON at its byte %zu", at_byte);
+        snprintf(problem, sizeof problem, "is not valid JSON at its byte %zu", error_offset);
         return add_corrupt_line(file, page, uid, line, problem);
     }
     return source_page_add_element(page, &config->pointers, text, is_json, uid);
@@ -312,9 +315,9 @@ static int set_read_error(const struct file_source *file, int code, struct error
     return base_error_set(error, code, "%s cannot be read: %s", file->config->file.path, strerror(errno));
 }
 
-/* Adds lines of the current file to the page until the page is full or there are no more, and sets
- * page->more. With accept_unterminated, the rest of a finished file counts as a line. The producer's
- * fetcher thread calls this for the file source. Returns 0, also without new lines, or a negative code. */
+/* Adds lines of the file source's current file to the page until the page is full or there are no more,
+ * and sets page->more. With accept_unterminated, the rest of a finished file counts as a line. The
+ * producer's fetcher thread calls this. Returns 0, also without new lines, or a negative code. */
 static int read_lines_into_page(struct file_source *file, const struct fetch *fetch, bool accept_unterminated,
                                 struct page *page, struct error *error)
 {
@@ -345,36 +348,37 @@ static bool has_read_lines(const struct file_source *file)
 
 /* ---- changing to the next file ---- */
 
-/* Sets *is_finished if the file that was read to its end will not grow any more: it was deleted, or a file
- * that is not empty has its path now. A wrong true would lose lines that its writer still adds. The
- * producer's fetcher thread calls this when there are no new lines. Returns 0 or a negative code. */
+/* Sets *is_finished if the file that a file source has read to its end will not grow any more: it was
+ * deleted, or a file that is not empty has its path now. A wrong true would lose lines that its writer
+ * still adds. The producer's fetcher thread calls this when there are no new lines. Returns 0 or a
+ * negative code. */
 static int check_file_finished(struct file_source *file, bool *is_finished, struct error *error)
 {
     const char *path = file->config->file.path;
-    struct stat open_info, path_info;
+    struct stat open_stat, path_stat;
 
     *is_finished = false;
-    if (fstat(file->lines.fd, &open_info) != 0)
+    if (fstat(file->lines.fd, &open_stat) != 0)
         return set_read_error(file, EP_EBACKEND, error);
-    if (stat(path, &path_info) != 0) {
+    if (stat(path, &path_stat) != 0) {
         /* deleted, so no restart could find it again: its last line is complete */
-        *is_finished = open_info.st_nlink == 0;
+        *is_finished = open_stat.st_nlink == 0;
         return 0;
     }
-    if (path_info.st_dev == open_info.st_dev && path_info.st_ino == open_info.st_ino) {
+    if (path_stat.st_dev == open_stat.st_dev && path_stat.st_ino == open_stat.st_ino) {
         int fd;
         /* overlayfs has copied the file to its upper layer, and our descriptor shows the old copy */
-        if (path_info.st_size > open_info.st_size && source_file_position_open(path, &fd, NULL) == 0)
+        if (path_stat.st_size > open_stat.st_size && source_file_position_open(path, &fd, NULL) == 0)
             return switch_to_file(file, fd, file->lines.offset, file->position.generation, error);
         return 0;
     }
-    if (path_info.st_size == 0 && open_info.st_nlink > 0) {
+    if (path_stat.st_size == 0 && open_stat.st_nlink > 0) {
         if (file->inotify_fd < 0 || inotify_add_watch(file->inotify_fd, path, IN_MODIFY) < 0)
             file->must_poll = true;
-        if (stat(path, &path_info) != 0) /* check again: it may have been written before the watch began */
+        if (stat(path, &path_stat) != 0) /* check again: it may have been written before the watch began */
             return 0;
     }
-    *is_finished = path_info.st_size > 0 || open_info.st_nlink == 0;
+    *is_finished = path_stat.st_size > 0 || open_stat.st_nlink == 0;
     return 0;
 }
 
@@ -394,10 +398,10 @@ static int open_next_file(struct file_source *file, struct error *error)
         return code;
     }
     /* an editor or a restore may write the same content to a new file: continue at the same offset */
-    bool same_content =
+    bool has_same_content =
         is_path && position.offset >= FILE_COPY_BYTES_MIN && source_file_position_matches(fd, &position);
-    return switch_to_file(file, fd, same_content ? position.offset : 0, position.generation + !same_content,
-                          error);
+    return switch_to_file(file, fd, has_same_content ? position.offset : 0,
+                          position.generation + !has_same_content, error);
 }
 
 /* ---- waiting ---- */
@@ -419,7 +423,7 @@ static bool wait_for_change(struct file_source *file, const struct fetch *fetch,
 {
     struct pollfd poll_fds[] = {{.fd = file->wake_fd, .events = POLLIN},
                                 {.fd = file->inotify_fd, .events = POLLIN}};
-    uint64_t now_ms = monotonic_now_ms();
+    uint64_t now_ms = read_monotonic_ms();
 
     if (atomic_load(fetch->abort) || now_ms >= deadline_ms)
         return false;
@@ -435,9 +439,9 @@ static bool wait_for_change(struct file_source *file, const struct fetch *fetch,
     return true;
 }
 
-/* Reads new lines of the current file or, if there are none and the file is finished, its unterminated
- * last line; then goes to the next file. The producer's fetcher thread calls this until the file source has
- * lines or its time is over. Returns 0, also without lines, or a negative code. */
+/* Reads new lines of the file source's current file or, if there are none and the file is finished, its
+ * unterminated last line; then goes to the next file. The producer's fetcher thread calls this until it
+ * has lines or the fetch's time is over. Returns 0, also without lines, or a negative code. */
 static int read_or_switch_file(struct file_source *file, const struct fetch *fetch, struct page *page,
                                struct error *error)
 {
@@ -464,7 +468,7 @@ static int file_source_fetch(void *state, const struct fetch *fetch, struct page
                              struct source_failure *failure)
 {
     struct file_source *file = state;
-    uint64_t deadline_ms = monotonic_now_ms() + fetch->wait_ms;
+    uint64_t deadline_ms = read_monotonic_ms() + fetch->wait_ms;
     char new_cursor[FILE_CURSOR_BYTES];
     int code;
 

@@ -40,9 +40,9 @@ void source_file_lines_close(struct file_lines *lines)
     *lines = (struct file_lines){.fd = -1};
 }
 
-/* Makes room in the line reader's buffer for one more chunk after the bytes that it holds; frees a large
- * buffer first if that is empty, since one long line should not cost memory for ever. Returns 0 or
- * EP_ENOMEM. Runs in the producer's fetcher thread. */
+/* Makes room in the buffer of the file source's line reader for one more chunk after the bytes that it
+ * holds; a large buffer that is empty is freed first, since one long line should not cost memory for
+ * ever. Returns 0 or EP_ENOMEM. Runs in the producer's fetcher thread. */
 static int reserve_chunk_room(struct file_lines *lines)
 {
     if (lines->held_bytes == 0 && lines->buffer_bytes > IDLE_BUFFER_BYTES_MAX) {
@@ -68,8 +68,9 @@ static int reserve_chunk_room(struct file_lines *lines)
     return 0;
 }
 
-/* Reads more bytes of a growing file into the line reader's buffer, in the producer's fetcher thread.
- * Returns 1 if it read some, 0 at the end of the file, EP_EBACKEND with errno set, or EP_ENOMEM. */
+/* Reads more bytes of the file source's growing file into the line reader's buffer, in the producer's
+ * fetcher thread. Returns 1 if it read some, 0 at the end of the file, EP_EBACKEND with errno set, or
+ * EP_ENOMEM. */
 static int read_next_chunk(struct file_lines *lines)
 {
     int code = reserve_chunk_room(lines);
@@ -88,27 +89,27 @@ static int read_next_chunk(struct file_lines *lines)
     return read_bytes > 0;
 }
 
-/* Returns how many bytes of a line that is too long stay in memory. */
-static size_t kept_bytes_max(const struct file_lines *lines)
+/* Returns how many bytes of a too long line the file source keeps in memory. */
+static size_t get_kept_bytes_max(const struct file_lines *lines)
 {
     return lines->max_line_bytes < KEPT_BYTES ? (size_t)lines->max_line_bytes : KEPT_BYTES;
 }
 
-/* Fills *line from the first line_bytes of the line reader's buffer; a line longer than max_line_bytes is
- * cut. end_bytes is the size of its line end: 1, or 0 for the unterminated rest of a finished file. Always
- * returns 1, the answer of source_file_lines_peek. */
+/* Fills *line from the first line_bytes of the buffer of the file source's line reader; a line longer
+ * than max_line_bytes is cut. end_bytes is the size of its line end: 1, or 0 for the unterminated rest of
+ * a finished file. Always returns 1, the answer of source_file_lines_peek. */
 static int fill_line(const struct file_lines *lines, size_t line_bytes, size_t end_bytes,
                      struct file_line *line)
 {
-    line->at = lines->buffer + lines->held_start;
+    line->text = lines->buffer + lines->held_start;
     line->whole_bytes = lines->dropped_bytes + line_bytes;
-    line->bytes = line->whole_bytes > lines->max_line_bytes ? kept_bytes_max(lines) : line_bytes;
+    line->text_bytes = line->whole_bytes > lines->max_line_bytes ? get_kept_bytes_max(lines) : line_bytes;
     line->offset = lines->offset;
     line->bytes_with_end = line->whole_bytes + end_bytes;
     return 1;
 }
 
-/* Finds the next line of a growing file, reading more if needed; it stays the next until
+/* Finds the next line of the file source's growing file, reading more if needed; it stays the next until
  * source_file_lines_consume. With accept_unterminated, the rest of the file is a line, too; only a
  * finished file allows that, since its writer could add to it. Returns 1, 0 if no line is complete, or a
  * negative code. The file source calls this. */
@@ -123,7 +124,7 @@ int source_file_lines_peek(struct file_lines *lines, bool accept_unterminated, s
         if (line_end != NULL)
             return fill_line(lines, (size_t)(line_end - held_text), 1, line);
         lines->scanned_bytes = lines->held_bytes;
-        size_t kept_bytes = kept_bytes_max(lines);
+        size_t kept_bytes = get_kept_bytes_max(lines);
         if (lines->dropped_bytes + lines->held_bytes > lines->max_line_bytes &&
             lines->held_bytes > kept_bytes) {
             lines->dropped_bytes += lines->held_bytes - kept_bytes;
@@ -138,8 +139,8 @@ int source_file_lines_peek(struct file_lines *lines, bool accept_unterminated, s
     }
 }
 
-/* Makes the line after this one the next. The file source calls this in the producer's fetcher thread once
- * the line's event is on the page; the new offset becomes part of the cursor. */
+/* Makes the line after this one the next. The file source calls this in the producer's fetcher thread
+ * once the line's event is on its page; the new offset becomes part of the cursor. */
 void source_file_lines_consume(struct file_lines *lines, const struct file_line *line)
 {
     size_t bytes_in_buffer = (size_t)(line->bytes_with_end - lines->dropped_bytes);
@@ -156,10 +157,10 @@ void source_file_lines_consume(struct file_lines *lines, const struct file_line 
  * before and after a truncation. */
 void source_file_lines_drop_truncated(struct file_lines *lines)
 {
-    struct stat info;
+    struct stat file_stat;
 
-    if (fstat(lines->fd, &info) == 0 &&
-        (uint64_t)info.st_size < lines->offset + lines->dropped_bytes + lines->held_bytes) {
+    if (fstat(lines->fd, &file_stat) == 0 &&
+        (uint64_t)file_stat.st_size < lines->offset + lines->dropped_bytes + lines->held_bytes) {
         lines->held_start = lines->held_bytes = lines->scanned_bytes = 0;
         lines->dropped_bytes = 0;
     }

@@ -18,10 +18,10 @@ struct file_lines {
 };
 
 struct file_line {
-    const char *at; /* without its line end; borrowed until the next call */
-    size_t bytes;
+    const char *text; /* without its line end; borrowed until the next call */
+    size_t text_bytes;
     uint64_t offset;
-    uint64_t whole_bytes;    /* more than `bytes` if the line was too long and is cut */
+    uint64_t whole_bytes;    /* more than `text_bytes` if the line was too long and is cut */
     uint64_t bytes_with_end; /* from this line's start to the next line's */
 };
 

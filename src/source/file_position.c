@@ -32,33 +32,33 @@
  * Returns 0, or EP_EINVAL if the text is not such a cursor. */
 int source_file_position_parse(const char *text, struct file_position *position)
 {
-    uint64_t *const numbers[] = {&position->device, &position->inode, &position->offset};
-    char *end;
+    uint64_t *const number_fields[] = {&position->device, &position->inode, &position->offset};
+    char *number_end;
 
     *position = (struct file_position){0};
     for (size_t i = 0; i < 3; i++) {
         if (!isdigit((unsigned char)*text))
             return EP_EINVAL;
         errno = 0;
-        *numbers[i] = strtoull(text, &end, 10);
-        if (errno != 0 || *end != (i < 2 ? ':' : *end) || *numbers[i] > INT64_MAX)
+        *number_fields[i] = strtoull(text, &number_end, 10);
+        if (errno != 0 || *number_end != (i < 2 ? ':' : *number_end) || *number_fields[i] > INT64_MAX)
             return EP_EINVAL;
-        text = end + (i < 2);
+        text = number_end + (i < 2);
     }
     if (*text == '\0')
         return 0;
-    size_t digits = *text == ':' ? strspn(text + 1, "0123456789abcdef") : 0;
-    if (digits != FILE_HASH_DIGITS)
+    size_t digit_count = *text == ':' ? strspn(text + 1, "0123456789abcdef") : 0;
+    if (digit_count != FILE_HASH_DIGITS)
         return EP_EINVAL;
-    memcpy(position->hash, text + 1, digits);
-    text += 1 + digits;
+    memcpy(position->hash, text + 1, digit_count);
+    text += 1 + digit_count;
     if (*text == '\0')
         return 0;
     if (*text != ':' || !isdigit((unsigned char)text[1]))
         return EP_EINVAL;
     errno = 0;
-    position->generation = strtoull(text + 1, &end, 10);
-    return errno == 0 && *end == '\0' ? 0 : EP_EINVAL;
+    position->generation = strtoull(text + 1, &number_end, 10);
+    return errno == 0 && *number_end == '\0' ? 0 : EP_EINVAL;
 }
 
 /* Writes a position as the text of the file source's cursor, which source_file_position_parse reads again. */
@@ -100,17 +100,17 @@ static bool hash_head_and_tail(int fd, uint64_t offset, char hash[FILE_HASH_DIGI
     return true;
 }
 
-/* Fills *position for an offset in an open file: device, inode, offset and hash. The producer's fetcher
- * thread calls this after each page of the file source; the position becomes the cursor. Returns 0, or
- * EP_EBACKEND if the file is shorter or cannot be read. */
+/* Fills *position for an offset in the file source's open file: device, inode, offset and hash. The
+ * producer's fetcher thread calls this after each page of the file source; the position becomes the
+ * cursor. Returns 0, or EP_EBACKEND if the file is shorter or cannot be read. */
 int source_file_position_fill(int fd, uint64_t offset, struct file_position *position)
 {
-    struct stat info;
+    struct stat file_stat;
 
-    if (fstat(fd, &info) != 0 || !hash_head_and_tail(fd, offset, position->hash))
+    if (fstat(fd, &file_stat) != 0 || !hash_head_and_tail(fd, offset, position->hash))
         return EP_EBACKEND;
-    position->device = info.st_dev;
-    position->inode = info.st_ino;
+    position->device = file_stat.st_dev;
+    position->inode = file_stat.st_ino;
     position->offset = offset;
     return 0;
 }
@@ -120,10 +120,10 @@ int source_file_position_fill(int fd, uint64_t offset, struct file_position *pos
  * was truncated or overwritten, or is another one. */
 bool source_file_position_matches(int fd, const struct file_position *position)
 {
-    struct stat info;
+    struct stat file_stat;
     char hash[FILE_HASH_DIGITS + 1];
 
-    if (fstat(fd, &info) != 0 || (uint64_t)info.st_size < position->offset)
+    if (fstat(fd, &file_stat) != 0 || (uint64_t)file_stat.st_size < position->offset)
         return false;
     return position->hash[0] == '\0' ||
            (hash_head_and_tail(fd, position->offset, hash) && strcmp(hash, position->hash) == 0);
@@ -146,13 +146,13 @@ static int set_not_regular_error(const char *path, mode_t mode, struct error *er
  * thread calls this. Returns 0, EP_EBACKEND, EP_EAUTH (no permission) or EP_ECONFIG (not a regular file). */
 int source_file_position_open(const char *path, int *fd, struct error *error)
 {
-    struct stat info;
+    struct stat file_stat;
 
     /* before opening, since opening a device may have effects; and after, since it may have been replaced */
-    if (stat(path, &info) == 0 && !S_ISREG(info.st_mode))
-        return set_not_regular_error(path, info.st_mode, error);
+    if (stat(path, &file_stat) == 0 && !S_ISREG(file_stat.st_mode))
+        return set_not_regular_error(path, file_stat.st_mode, error);
     int new_fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-    if (new_fd < 0 || fstat(new_fd, &info) != 0) {
+    if (new_fd < 0 || fstat(new_fd, &file_stat) != 0) {
         int code = errno == EACCES || errno == EPERM ? EP_EAUTH : EP_EBACKEND;
         code = errno == ENOENT
                    ? base_error_set(error, code, "%s: no such file", path)
@@ -161,9 +161,9 @@ int source_file_position_open(const char *path, int *fd, struct error *error)
             close(new_fd);
         return code;
     }
-    if (!S_ISREG(info.st_mode)) {
+    if (!S_ISREG(file_stat.st_mode)) {
         close(new_fd);
-        return set_not_regular_error(path, info.st_mode, error);
+        return set_not_regular_error(path, file_stat.st_mode, error);
     }
     *fd = new_fd;
     return 0;
@@ -177,83 +177,86 @@ static bool is_compressed_name(const char *name)
 {
     static const char *const endings[] = {".gz",   ".bz2", ".xz",  ".zst", ".lz4",
                                           ".lzma", ".Z",   ".zip", ".tmp"};
-    size_t length = strlen(name);
+    size_t name_bytes = strlen(name);
 
     for (size_t i = 0; i < sizeof endings / sizeof endings[0]; i++)
-        if (length >= strlen(endings[i]) && strcmp(name + length - strlen(endings[i]), endings[i]) == 0)
+        if (name_bytes >= strlen(endings[i]) &&
+            strcmp(name + name_bytes - strlen(endings[i]), endings[i]) == 0)
             return true;
     return false;
 }
 
 /* Returns what follows "BASE." or "BASE-" in the name of a rotated file, such as 1 in app.log.1; NULL if
- * the name does not begin so or is compressed. The file source calls this for each file in the directory
- * of its path. */
-static const char *find_sibling_suffix(const char *base, const char *name)
+ * the name begins otherwise or is that of a compressed file. The file source calls this for each file in
+ * the directory of its path. */
+static const char *find_sibling_suffix(const char *base_name, const char *name)
 {
-    size_t base_length = strlen(base);
+    size_t base_name_bytes = strlen(base_name);
 
-    if (strncmp(name, base, base_length) != 0 || (name[base_length] != '.' && name[base_length] != '-') ||
-        is_compressed_name(name))
+    if (strncmp(name, base_name, base_name_bytes) != 0 ||
+        (name[base_name_bytes] != '.' && name[base_name_bytes] != '-') || is_compressed_name(name))
         return NULL;
-    return name[base_length + 1] == '\0' ? NULL : name + base_length + 1;
+    return name[base_name_bytes + 1] == '\0' ? NULL : name + base_name_bytes + 1;
 }
 
 struct sibling {
     const char *suffix;
-    struct stat info;
+    struct stat file_stat;
 };
 
 /* Gets an open rotated file beside path; returns true if it keeps the descriptor. */
 typedef bool sibling_handler(int fd, const struct sibling *sibling, void *user);
 
-/* Opens each rotated file beside path (regular, not compressed) and calls on_sibling with it; closes those
- * that on_sibling does not keep. The producer's fetcher thread calls this when the file source looks for
- * the file of its cursor or for the next file. */
+/* Opens each rotated file (sibling) beside the path of a file source, such as app.log.1 beside app.log,
+ * and calls on_sibling with it; closes those that on_sibling does not keep. The producer's fetcher thread
+ * calls this when the file source looks for the file of its cursor or for the next file. */
 static void for_each_sibling(const char *path, sibling_handler *on_sibling, void *user)
 {
-    const char *slash = strrchr(path, '/'), *base = slash == NULL ? path : slash + 1;
+    const char *slash = strrchr(path, '/'), *base_name = slash == NULL ? path : slash + 1;
     char directory[PATH_MAX];
-    int directory_length = slash == NULL ? 1 : slash == path ? 1 : (int)(slash - path);
+    int directory_bytes = slash == NULL ? 1 : slash == path ? 1 : (int)(slash - path);
 
-    snprintf(directory, sizeof directory, "%.*s", directory_length, slash == NULL ? "." : path);
-    DIR *entries = opendir(directory);
-    if (entries == NULL)
+    snprintf(directory, sizeof directory, "%.*s", directory_bytes, slash == NULL ? "." : path);
+    DIR *directory_stream = opendir(directory);
+    if (directory_stream == NULL)
         return;
-    for (const struct dirent *entry = readdir(entries); entry != NULL; entry = readdir(entries)) {
-        struct sibling sibling = {.suffix = find_sibling_suffix(base, entry->d_name)};
-        if (sibling.suffix == NULL || fstatat(dirfd(entries), entry->d_name, &sibling.info, 0) != 0 ||
-            !S_ISREG(sibling.info.st_mode))
+    for (const struct dirent *entry = readdir(directory_stream); entry != NULL;
+         entry = readdir(directory_stream)) {
+        struct sibling sibling = {.suffix = find_sibling_suffix(base_name, entry->d_name)};
+        if (sibling.suffix == NULL ||
+            fstatat(dirfd(directory_stream), entry->d_name, &sibling.file_stat, 0) != 0 ||
+            !S_ISREG(sibling.file_stat.st_mode))
             continue;
-        int fd = openat(dirfd(entries), entry->d_name, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+        int fd = openat(dirfd(directory_stream), entry->d_name, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
         if (fd < 0)
             continue;
-        if (fstat(fd, &sibling.info) != 0 || !S_ISREG(sibling.info.st_mode) ||
+        if (fstat(fd, &sibling.file_stat) != 0 || !S_ISREG(sibling.file_stat.st_mode) ||
             !on_sibling(fd, &sibling, user))
             close(fd);
     }
-    closedir(entries);
+    closedir(directory_stream);
 }
 
-static int64_t modification_time_ns(const struct stat *info)
+static int64_t get_modified_ns(const struct stat *file_stat)
 {
-    return (int64_t)info->st_mtim.tv_sec * 1000000000 + info->st_mtim.tv_nsec;
+    return (int64_t)file_stat->st_mtim.tv_sec * 1000000000 + file_stat->st_mtim.tv_nsec;
 }
 
-/* Rates how surely an open file is the one of a position: 3 for the same device and inode, 2 for the same
- * inode, 1 for a copy, 0 for another file. After a restart or a rotation, the file source continues in the
- * file with the highest score. */
-static int score_match(int fd, const struct stat *info, const struct file_position *position)
+/* Rates how surely an open file is the one that a file source's position was recorded in: 3 for the same
+ * device and inode, 2 for the same inode, 1 for a copy, 0 for another file. After a restart or a
+ * rotation, the file source continues in the file with the highest score. */
+static int score_match(int fd, const struct stat *file_stat, const struct file_position *position)
 {
-    bool same_inode = info->st_ino == position->inode,
-         same_file = same_inode && info->st_dev == position->device;
+    bool is_same_inode = file_stat->st_ino == position->inode,
+         is_same_file = is_same_inode && file_stat->st_dev == position->device;
 
-    if (!same_file && (position->hash[0] == '\0' || position->offset == 0))
+    if (!is_same_file && (position->hash[0] == '\0' || position->offset == 0))
         return 0;
-    if (!same_inode && position->offset < FILE_COPY_BYTES_MIN)
+    if (!is_same_inode && position->offset < FILE_COPY_BYTES_MIN)
         return 0;
     if (!source_file_position_matches(fd, position))
         return 0;
-    return same_file ? 3 : same_inode ? 2 : 1;
+    return is_same_file ? 3 : is_same_inode ? 2 : 1;
 }
 
 /* The rotated file that matches a position best so far; fd -1 = none. */
@@ -269,16 +272,16 @@ struct match_search {
 static bool on_sibling_keep_best(int fd, const struct sibling *sibling, void *user)
 {
     struct match_search *search = user;
-    int score = score_match(fd, &sibling->info, search->position);
+    int score = score_match(fd, &sibling->file_stat, search->position);
 
     if (score == 0 || score < search->score ||
-        (score == search->score && modification_time_ns(&sibling->info) <= search->modified_ns))
+        (score == search->score && get_modified_ns(&sibling->file_stat) <= search->modified_ns))
         return false;
     if (search->fd >= 0)
         close(search->fd);
     search->fd = fd;
     search->score = score;
-    search->modified_ns = modification_time_ns(&sibling->info);
+    search->modified_ns = get_modified_ns(&sibling->file_stat);
     return true;
 }
 
@@ -288,11 +291,11 @@ static bool on_sibling_keep_best(int fd, const struct sibling *sibling, void *us
 bool source_file_position_find_file(const char *path, const struct file_position *position, int *fd)
 {
     struct match_search search = {.position = position, .fd = -1};
-    struct stat info;
+    struct stat file_stat;
     int path_fd;
 
     if (source_file_position_open(path, &path_fd, NULL) == 0) {
-        search.score = fstat(path_fd, &info) == 0 ? score_match(path_fd, &info, position) : 0;
+        search.score = fstat(path_fd, &file_stat) == 0 ? score_match(path_fd, &file_stat, position) : 0;
         if (search.score == 0)
             close(path_fd);
         else
@@ -324,11 +327,11 @@ static bool is_rotation_suffix(const char *suffix)
  * file source needs this for files that were last written at the same time. */
 static int compare_suffix_age(const char *first_suffix, const char *second_suffix)
 {
-    size_t first_digits = strspn(first_suffix, "0123456789"),
-           second_digits = strspn(second_suffix, "0123456789");
+    size_t first_digit_count = strspn(first_suffix, "0123456789"),
+           second_digit_count = strspn(second_suffix, "0123456789");
 
-    if (first_suffix[first_digits] == '\0' && second_suffix[second_digits] == '\0' && first_digits < 8 &&
-        second_digits < 8) {
+    if (first_suffix[first_digit_count] == '\0' && second_suffix[second_digit_count] == '\0' &&
+        first_digit_count < 8 && second_digit_count < 8) {
         long first_number = strtol(first_suffix, NULL, 10), second_number = strtol(second_suffix, NULL, 10);
         return first_number > second_number ? -1 : first_number < second_number;
     }
@@ -337,39 +340,39 @@ static int compare_suffix_age(const char *first_suffix, const char *second_suffi
 
 /* The search for the file after a finished one; fd -1 = none found so far. */
 struct next_file_search {
-    struct stat finished_info;
+    struct stat finished_stat;
     char finished_suffix[NAME_MAX + 1]; /* "" = not found beside path */
     int fd;
     int64_t modified_ns;
     char suffix[NAME_MAX + 1];
 };
 
-/* Callback of for_each_sibling: finds the suffix that the rotation gave to the finished file, so that the
- * file source can order files that were written at the same time. Always returns false, since it keeps no
- * descriptor. */
+/* Callback of for_each_sibling: finds the suffix that the rotation gave to the finished file (the one
+ * read to its end), so that the file source can order files that were written at the same time. Always
+ * returns false, since it keeps no descriptor. */
 static bool on_sibling_find_finished(int fd, const struct sibling *sibling, void *user)
 {
     struct next_file_search *search = user;
 
     (void)fd;
-    if (sibling->info.st_dev == search->finished_info.st_dev &&
-        sibling->info.st_ino == search->finished_info.st_ino && is_rotation_suffix(sibling->suffix))
+    if (sibling->file_stat.st_dev == search->finished_stat.st_dev &&
+        sibling->file_stat.st_ino == search->finished_stat.st_ino && is_rotation_suffix(sibling->suffix))
         snprintf(search->finished_suffix, sizeof search->finished_suffix, "%s", sibling->suffix);
     return false;
 }
 
-/* Callback of for_each_sibling: keeps the oldest rotated file that is newer than the finished one. Returns
- * true if it keeps the descriptor. Without this search the file source would skip files after several
- * rotations while the producer was down. */
+/* Callback of for_each_sibling: keeps the oldest rotated file that is newer than the finished one, which
+ * was read to its end. Returns true if it keeps the descriptor. Without this search the file source would
+ * skip files after several rotations while the producer was down. */
 static bool on_sibling_find_successor(int fd, const struct sibling *sibling, void *user)
 {
     struct next_file_search *search = user;
-    int64_t modified_ns = modification_time_ns(&sibling->info),
-            finished_ns = modification_time_ns(&search->finished_info);
+    int64_t modified_ns = get_modified_ns(&sibling->file_stat),
+            finished_ns = get_modified_ns(&search->finished_stat);
 
     if (!is_rotation_suffix(sibling->suffix) || strlen(sibling->suffix) > NAME_MAX ||
-        (sibling->info.st_dev == search->finished_info.st_dev &&
-         sibling->info.st_ino == search->finished_info.st_ino))
+        (sibling->file_stat.st_dev == search->finished_stat.st_dev &&
+         sibling->file_stat.st_ino == search->finished_stat.st_ino))
         return false;
     if (modified_ns < finished_ns ||
         (modified_ns == finished_ns && (search->finished_suffix[0] == '\0' ||
@@ -387,15 +390,15 @@ static bool on_sibling_find_successor(int fd, const struct sibling *sibling, voi
     return true;
 }
 
-/* Opens the file to read after a finished one: the next newer rotated file or, if there is none, path
- * itself; then *is_path is true. The producer's fetcher thread calls this when the file source has read all
+/* Opens the file to read after a finished one: the next newer rotated file, or, if there is none, path
+ * itself and sets *is_path. The producer's fetcher thread calls this when the file source has read all
  * lines of a file that was rotated or deleted. Returns 0 or the code of source_file_position_open. */
 int source_file_position_open_next(const char *path, int finished_fd, int *fd, bool *is_path,
                                    struct error *error)
 {
     struct next_file_search search = {.fd = -1};
 
-    if (fstat(finished_fd, &search.finished_info) != 0)
+    if (fstat(finished_fd, &search.finished_stat) != 0)
         return base_error_set(error, EP_EBACKEND, "%s: the state of the finished file cannot be read: %s",
                               path, strerror(errno));
     for_each_sibling(path, on_sibling_find_finished, &search);
@@ -412,18 +415,19 @@ int source_file_position_open_next(const char *path, int finished_fd, int *fd, b
  * at the end of its file, so that its first line is a whole one. */
 uint64_t source_file_position_last_line_start(int fd, uint64_t max_line_bytes)
 {
-    struct stat info;
+    struct stat file_stat;
     char block[4096];
-    uint64_t size = fstat(fd, &info) == 0 ? (uint64_t)info.st_size : 0, block_end = size;
+    uint64_t file_bytes = fstat(fd, &file_stat) == 0 ? (uint64_t)file_stat.st_size : 0,
+             block_end_offset = file_bytes;
 
-    while (block_end > 0 && size - block_end <= max_line_bytes) {
-        size_t bytes = block_end < sizeof block ? block_end : sizeof block;
-        if (!read_bytes_at(fd, block, bytes, block_end - bytes))
+    while (block_end_offset > 0 && file_bytes - block_end_offset <= max_line_bytes) {
+        size_t block_bytes = block_end_offset < sizeof block ? block_end_offset : sizeof block;
+        if (!read_bytes_at(fd, block, block_bytes, block_end_offset - block_bytes))
             break;
-        const char *line_end = memrchr(block, '\n', bytes);
-        if (line_end != NULL)
-            return block_end - bytes + (uint64_t)(line_end - block) + 1;
-        block_end -= bytes;
+        const char *last_newline = memrchr(block, '\n', block_bytes);
+        if (last_newline != NULL)
+            return block_end_offset - block_bytes + (uint64_t)(last_newline - block) + 1;
+        block_end_offset -= block_bytes;
     }
-    return block_end == 0 ? 0 : size;
+    return block_end_offset == 0 ? 0 : file_bytes;
 }

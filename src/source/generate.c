@@ -27,15 +27,15 @@
 #define BURSTS_PER_SECOND 50
 #define PAGE_BYTES_MAX (8 << 20)
 
-struct generate {
+struct generate_source {
     const struct source_config *config;
     int wake_fd;
-    uint64_t next_ns; /* when the next event is due; 0 = no fetch came yet */
+    uint64_t next_event_ns; /* when the next event is due; 0 = no fetch came yet */
 };
 
 /* Returns the monotonic clock in nanoseconds. The generate source keeps its event rate by this clock,
  * since a change of the date must not stop it. */
-static uint64_t monotonic_now_ns(void)
+static uint64_t read_monotonic_ns(void)
 {
     struct timespec now;
 
@@ -46,118 +46,120 @@ static uint64_t monotonic_now_ns(void)
 /* Opens a source that generates numbered events for benchmarks. The producer's fetcher thread calls this
  * before the first fetch, `eventpipe check` to test the configuration. Returns 0 and sets *state, or
  * returns a negative code and fills the error. */
-static int generate_open(const struct source_config *config, void **state, struct error *error)
+static int generate_source_open(const struct source_config *config, void **state, struct error *error)
 {
-    struct generate *generate = calloc(1, sizeof *generate);
+    struct generate_source *source = calloc(1, sizeof *source);
 
-    if (generate == NULL)
+    if (source == NULL)
         return base_error_set(error, EP_ENOMEM, "out of memory for source %s", config->id);
-    generate->config = config;
-    generate->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (generate->wake_fd < 0) {
+    source->config = config;
+    source->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (source->wake_fd < 0) {
         int code = base_error_set(error, EP_ESYSTEM, "source %s: cannot create an eventfd: %s", config->id,
                                   strerror(errno));
-        free(generate);
+        free(source);
         return code;
     }
-    *state = generate;
+    *state = source;
     return 0;
 }
 
-/* Sleeps until the next generated events are due. Returns true once they are, false if the fetch's time
- * ends first or generate_interrupt wakes it. The producer's fetcher thread calls this when a rate is
- * configured. */
-static bool wait_until_due(struct generate *generate, uint64_t due_ns, uint64_t deadline_ns,
+/* Sleeps until the next events of the generate source are due. Returns true once they are, false if the
+ * fetch's time ends first or generate_source_interrupt wakes it. The producer's fetcher thread calls this
+ * when a rate is configured. */
+static bool wait_until_due(struct generate_source *source, uint64_t due_ns, uint64_t deadline_ns,
                            const atomic_bool *abort)
 {
     uint64_t wait_end_ns = due_ns < deadline_ns ? due_ns : deadline_ns;
 
     while (!atomic_load(abort)) {
-        uint64_t now_ns = monotonic_now_ns();
+        uint64_t now_ns = read_monotonic_ns();
         if (now_ns >= wait_end_ns)
             return now_ns >= due_ns;
         struct timespec timeout = {(time_t)((wait_end_ns - now_ns) / SECOND_NS),
                                    (long)((wait_end_ns - now_ns) % SECOND_NS)};
-        struct pollfd wake_poll = {.fd = generate->wake_fd, .events = POLLIN};
+        struct pollfd wake_poll = {.fd = source->wake_fd, .events = POLLIN};
         if (ppoll(&wake_poll, 1, &timeout, NULL) > 0)
             break;
     }
     uint64_t wake_count;
-    (void)!read(generate->wake_fd, &wake_count, sizeof wake_count);
+    (void)!read(source->wake_fd, &wake_count, sizeof wake_count);
     return false;
 }
 
-/* Returns how many generated events may be made now, at most limit, so that the configured rate is kept;
- * waits for the first burst if none is due. Returns 0 if the fetch's time ends first or an interrupt
- * comes. The producer's fetcher thread calls this once per fetch. */
-static uint64_t wait_for_due_events(struct generate *generate, uint64_t limit, const struct fetch *fetch)
+/* Returns how many events the generate source may make now, at most limit, so that the configured rate is
+ * kept; waits for the first burst if none is due. Returns 0 if the fetch's time ends first or an
+ * interrupt comes. The producer's fetcher thread calls this once per fetch. */
+static uint64_t wait_for_due_events(struct generate_source *source, uint64_t limit, const struct fetch *fetch)
 {
-    double rate = generate->config->generate.rate;
+    double rate = source->config->generate.rate;
     if (rate <= 0)
         return limit;
 
-    uint64_t now_ns = monotonic_now_ns(), interval_ns = (uint64_t)((double)SECOND_NS / rate);
+    uint64_t now_ns = read_monotonic_ns(), interval_ns = (uint64_t)((double)SECOND_NS / rate);
     if (interval_ns == 0)
         interval_ns = 1;
-    if (generate->next_ns == 0)
-        generate->next_ns = now_ns;
-    else if (generate->next_ns + SECOND_NS + interval_ns < now_ns)
-        generate->next_ns = now_ns - SECOND_NS;
+    if (source->next_event_ns == 0)
+        source->next_event_ns = now_ns;
+    else if (source->next_event_ns + SECOND_NS + interval_ns < now_ns)
+        source->next_event_ns = now_ns - SECOND_NS;
     uint64_t burst_count = (uint64_t)(rate / BURSTS_PER_SECOND);
     burst_count = burst_count < 1 ? 1 : burst_count > limit ? limit : burst_count;
-    uint64_t burst_due_ns = generate->next_ns + (burst_count - 1) * interval_ns;
+    uint64_t burst_due_ns = source->next_event_ns + (burst_count - 1) * interval_ns;
     if (burst_due_ns > now_ns &&
-        !wait_until_due(generate, burst_due_ns, now_ns + fetch->wait_ms * 1000000, fetch->abort))
+        !wait_until_due(source, burst_due_ns, now_ns + fetch->wait_ms * 1000000, fetch->abort))
         return 0;
-    uint64_t due_count = (monotonic_now_ns() - generate->next_ns) / interval_ns + 1;
+    uint64_t due_count = (read_monotonic_ns() - source->next_event_ns) / interval_ns + 1;
     if (due_count > limit)
         due_count = limit;
-    generate->next_ns += due_count * interval_ns;
+    source->next_event_ns += due_count * interval_ns;
     return due_count;
 }
 
-/* Adds one generated event to the page, its payload padded to the configured size. `out` is a text buffer
- * that is reused for each event. The producer's fetcher thread calls this. Returns 0 or EP_ENOMEM. */
-static int add_numbered_event(const struct generate *generate, uint64_t event_number, struct text *out,
-                              struct page *page)
+/* Adds one event of the generate source to the page, its payload padded to the configured size. json_text
+ * is a buffer that is reused for each event. The producer's fetcher thread calls this. Returns 0 or
+ * EP_ENOMEM. */
+static int add_numbered_event(const struct generate_source *source, uint64_t event_number,
+                              struct text *json_text, struct page *page)
 {
     char uid[128], head[64];
-    uint64_t size = generate->config->generate.size_bytes;
+    uint64_t payload_bytes = source->config->generate.size_bytes;
     size_t head_bytes = (size_t)snprintf(head, sizeof head, "{\"n\":%" PRIu64, event_number);
     static const char pad_open[] = ",\"pad\":\"", pad_close[] = "\"}";
 
-    snprintf(uid, sizeof uid, "%s-%" PRIu64, generate->config->id, event_number);
-    base_text_reset(out);
-    base_text_append(out, "{\"uid\":");
-    json_write_string(out, uid, strlen(uid));
-    base_text_append(out, ",\"payload\":");
-    base_text_append_bytes(out, head, head_bytes);
-    if (size < head_bytes + sizeof pad_open - 1 + sizeof pad_close - 1) {
-        base_text_append(out, "}");
+    snprintf(uid, sizeof uid, "%s-%" PRIu64, source->config->id, event_number);
+    base_text_reset(json_text);
+    base_text_append(json_text, "{\"uid\":");
+    json_write_string(json_text, uid, strlen(uid));
+    base_text_append(json_text, ",\"payload\":");
+    base_text_append_bytes(json_text, head, head_bytes);
+    if (payload_bytes < head_bytes + sizeof pad_open - 1 + sizeof pad_close - 1) {
+        base_text_append(json_text, "}");
     } else {
         static const char pad_chunk[] = "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx";
-        base_text_append(out, pad_open);
-        for (size_t pad_bytes = size - head_bytes - (sizeof pad_open - 1) - (sizeof pad_close - 1),
+        base_text_append(json_text, pad_open);
+        for (size_t pad_bytes = payload_bytes - head_bytes - (sizeof pad_open - 1) - (sizeof pad_close - 1),
                     chunk_bytes;
              pad_bytes > 0; pad_bytes -= chunk_bytes) {
             chunk_bytes = pad_bytes < sizeof pad_chunk - 1 ? pad_bytes : sizeof pad_chunk - 1;
-            base_text_append_bytes(out, pad_chunk, chunk_bytes);
+            base_text_append_bytes(json_text, pad_chunk, chunk_bytes);
         }
-        base_text_append(out, pad_close);
+        base_text_append(json_text, pad_close);
     }
-    base_text_append(out, "}");
-    return out->failed ? EP_ENOMEM : source_page_add(page, uid, NULL, NULL, out->text, out->bytes);
+    base_text_append(json_text, "}");
+    return json_text->failed ? EP_ENOMEM
+                             : source_page_add(page, uid, NULL, NULL, json_text->text, json_text->bytes);
 }
 
 /* Fetches one page of the generate source: makes the due events after the one whose number is the cursor.
  * The producer's fetcher thread calls this. Sets page->end after the configured number of events. Returns
  * 0, or a negative code with the failure filled. */
-static int generate_fetch(void *state, const struct fetch *fetch, struct page *page,
-                          struct source_failure *failure)
+static int generate_source_fetch(void *state, const struct fetch *fetch, struct page *page,
+                                 struct source_failure *failure)
 {
-    struct generate *generate = state;
-    uint64_t total_count = generate->config->generate.count, cursor_number = 0;
-    struct text out = {0};
+    struct generate_source *source = state;
+    uint64_t total_count = source->config->generate.count, cursor_number = 0;
+    struct text json_text = {0};
     int code = 0;
 
     if (fetch->cursor != NULL) {
@@ -169,7 +171,7 @@ static int generate_fetch(void *state, const struct fetch *fetch, struct page *p
                 &failure->error, EP_EPROTO,
                 "the cursor \"%s\" is not the number of an event: set a number with eventpipe cursor %s "
                 "--set",
-                fetch->cursor, generate->config->id);
+                fetch->cursor, source->config->id);
     }
     uint64_t remaining_count = total_count == 0              ? UINT64_MAX - cursor_number
                                : total_count > cursor_number ? total_count - cursor_number
@@ -177,49 +179,49 @@ static int generate_fetch(void *state, const struct fetch *fetch, struct page *p
     uint64_t due_count =
         remaining_count == 0
             ? 0
-            : wait_for_due_events(generate, remaining_count < fetch->limit ? remaining_count : fetch->limit,
+            : wait_for_due_events(source, remaining_count < fetch->limit ? remaining_count : fetch->limit,
                                   fetch);
     uint64_t last_number = cursor_number;
     while (code == 0 && last_number < cursor_number + due_count && page->data_bytes < PAGE_BYTES_MAX)
-        code = add_numbered_event(generate, ++last_number, &out, page);
+        code = add_numbered_event(source, ++last_number, &json_text, page);
     if (code == 0 && last_number > cursor_number) {
         char cursor[24];
         snprintf(cursor, sizeof cursor, "%" PRIu64, last_number);
         code = source_page_set_cursor(page, cursor);
     }
-    base_text_free(&out);
+    base_text_free(&json_text);
     if (code != 0)
         return base_error_set(&failure->error, code, "out of memory for a page of %" PRIu64 " events",
                               due_count);
-    page->more = last_number > cursor_number && generate->config->generate.rate <= 0;
+    page->more = last_number > cursor_number && source->config->generate.rate <= 0;
     page->end = total_count != 0 && last_number >= total_count;
     return 0;
 }
 
 /* Wakes a fetch of the generate source that waits for its next event. The producer's main thread calls
  * this to pause or stop the source, and after an operator set its cursor. */
-static void generate_interrupt(void *state)
+static void generate_source_interrupt(void *state)
 {
-    const struct generate *generate = state;
-    uint64_t one = 1;
+    const struct generate_source *source = state;
+    uint64_t wake_count = 1;
 
-    (void)!write(generate->wake_fd, &one, sizeof one);
+    (void)!write(source->wake_fd, &wake_count, sizeof wake_count);
 }
 
 /* Frees the generate source. The producer's fetcher thread calls this when the producer stops, source_check
  * after its test. */
-static void generate_close(void *state)
+static void generate_source_close(void *state)
 {
-    struct generate *generate = state;
+    struct generate_source *source = state;
 
-    close(generate->wake_fd);
-    free(generate);
+    close(source->wake_fd);
+    free(source);
 }
 
 const struct source_ops source_generate_ops = {
     .type = "generate",
-    .open = generate_open,
-    .fetch = generate_fetch,
-    .interrupt = generate_interrupt,
-    .close = generate_close,
+    .open = generate_source_open,
+    .fetch = generate_source_fetch,
+    .interrupt = generate_source_interrupt,
+    .close = generate_source_close,
 };

@@ -28,13 +28,13 @@
 struct http_source {
     const struct source_config *config;
     struct http_exchange *exchange;
-    uint64_t next_ns; /* earliest time of the next request */
-    bool was_stuck;   /* the last page was full and its cursor had not moved */
+    uint64_t next_request_ns; /* earliest time of the next request */
+    bool was_stuck;           /* the last page was full and its cursor had not moved */
 };
 
 /* Checks that the configured headers and the token of an http source are single lines; a line break in
- * them would add a header to the request that nobody configured. http_open calls this in the producer's
- * fetcher thread and for `eventpipe check`. Returns 0 or EP_ECONFIG. */
+ * them would add a header to the request that nobody configured. Called by http_source_open in the
+ * producer's fetcher thread and for `eventpipe check`. Returns 0 or EP_ECONFIG. */
 static int check_headers_and_token(const struct source_config *config, struct error *error)
 {
     for (size_t i = 0; i < config->http.headers.count; i++) {
@@ -54,7 +54,7 @@ static int check_headers_and_token(const struct source_config *config, struct er
  * without using the network. The producer's fetcher thread calls this before the first fetch, `eventpipe
  * check` to test the configuration. Returns 0 and sets *state, or returns a negative code and fills the
  * error. */
-static int http_open(const struct source_config *config, void **state, struct error *error)
+static int http_source_open(const struct source_config *config, void **state, struct error *error)
 {
     int code = config->http.url == NULL ? base_error_set(error, EP_ECONFIG, "url is missing")
                                         : config_url_check(config->http.url, error);
@@ -104,7 +104,7 @@ static int check_cursor_progress(struct http_source *http, const struct fetch *f
                     (config->cursor_path != NULL || config->cursor_last_event_path != NULL);
 
     if (!cursor_has_moved || page->count == 0)
-        http->next_ns = start_ns + config->interval_ms * 1000000;
+        http->next_request_ns = start_ns + config->interval_ms * 1000000;
     page->more = page_is_full && cursor_has_moved;
     if (is_stuck && http->was_stuck) {
         http->was_stuck = false;
@@ -121,15 +121,15 @@ static int check_cursor_progress(struct http_source *http, const struct fetch *f
 /* Fetches one page of an http source: waits for the interval, sends one GET and reads events and cursor
  * from its answer. The producer's fetcher thread calls this. Returns 0, with an empty page after an
  * interrupt, or a negative code with the failure filled. */
-static int http_fetch(void *state, const struct fetch *fetch, struct page *page,
-                      struct source_failure *failure)
+static int http_source_fetch(void *state, const struct fetch *fetch, struct page *page,
+                             struct source_failure *failure)
 {
     struct http_source *http = state;
     const struct source_config *config = http->config;
     const char *cursor = fetch->cursor != NULL ? fetch->cursor : choose_first_cursor(config);
     struct http_answer answer;
 
-    if (!source_http_exchange_wait_until(http->exchange, http->next_ns, fetch->abort))
+    if (!source_http_exchange_wait_until(http->exchange, http->next_request_ns, fetch->abort))
         return 0;
     char *url = config_url_fill(config->http.url, &(struct http_url_values){.cursor = cursor,
                                                                             .since = config->since,
@@ -145,7 +145,7 @@ static int http_fetch(void *state, const struct fetch *fetch, struct page *page,
         failure->error = (struct error){0};
         return 0;
     }
-    http->next_ns = 0;
+    http->next_request_ns = 0;
     if (code == 0)
         code = source_http_answer_read(config, &answer, page, failure);
     if (code == 0)
@@ -160,14 +160,14 @@ static int http_fetch(void *state, const struct fetch *fetch, struct page *page,
 
 /* Wakes a fetch of an http source that waits for its interval or for the backend. The producer's main
  * thread calls this to pause or stop the source, and after an operator set its cursor. */
-static void http_interrupt(void *state)
+static void http_source_interrupt(void *state)
 {
     source_http_exchange_interrupt(((struct http_source *)state)->exchange);
 }
 
 /* Frees an http source and its connection. The producer's fetcher thread calls this when the producer
  * stops, source_check after its test. */
-static void http_close(void *state)
+static void http_source_close(void *state)
 {
     struct http_source *http = state;
 
@@ -177,8 +177,8 @@ static void http_close(void *state)
 
 const struct source_ops source_http_ops = {
     .type = "http",
-    .open = http_open,
-    .fetch = http_fetch,
-    .interrupt = http_interrupt,
-    .close = http_close,
+    .open = http_source_open,
+    .fetch = http_source_fetch,
+    .interrupt = http_source_interrupt,
+    .close = http_source_close,
 };

@@ -23,30 +23,31 @@
 #define EXCERPT_BYTES 200
 #define EXCERPT_ROOM (3 * EXCERPT_BYTES + 8) /* a token of one byte becomes *** */
 
-/* Copies the beginning of an HTTP answer into excerpt (EXCERPT_ROOM bytes) for an error message: without
- * control characters, and with *** for the token. Log and `eventpipe status` show the message, where a
- * backend that repeats the token would otherwise reveal it. */
+/* Copies the beginning of an http source's answer into excerpt (EXCERPT_ROOM bytes) for an error message:
+ * without control characters, and with *** for the token. A backend may repeat the token, and log and
+ * `eventpipe status` show the message. */
 static void copy_excerpt(const struct source_config *config, struct json_span body, char *excerpt)
 {
-    const char *at = body.at,
-               *source_end = body.at + (body.bytes < EXCERPT_BYTES ? body.bytes : EXCERPT_BYTES),
+    const char *next_byte = body.at,
+               *copy_end = body.at + (body.bytes < EXCERPT_BYTES ? body.bytes : EXCERPT_BYTES),
                *token = config->http.token;
     size_t excerpt_bytes = 0, token_bytes = token == NULL ? 0 : strlen(token);
 
-    while (at < source_end) {
-        size_t length = base_utf8_length(at, body.at + body.bytes);
-        if (token_bytes > 0 && (size_t)(body.at + body.bytes - at) >= token_bytes &&
-            memcmp(at, token, token_bytes) == 0) {
+    while (next_byte < copy_end) {
+        size_t character_bytes = base_utf8_length(next_byte, body.at + body.bytes);
+        if (token_bytes > 0 && (size_t)(body.at + body.bytes - next_byte) >= token_bytes &&
+            memcmp(next_byte, token, token_bytes) == 0) {
             excerpt_bytes += (size_t)sprintf(excerpt + excerpt_bytes, "***");
-            at += token_bytes;
-        } else if (length == 0 || *at == ' ' || base_utf8_is_control(at, length)) {
+            next_byte += token_bytes;
+        } else if (character_bytes == 0 || *next_byte == ' ' ||
+                   base_utf8_is_control(next_byte, character_bytes)) {
             if (excerpt_bytes > 0 && excerpt[excerpt_bytes - 1] != ' ')
-                excerpt[excerpt_bytes++] = length == 0 ? '?' : ' ';
-            at += length > 0 ? length : 1;
+                excerpt[excerpt_bytes++] = character_bytes == 0 ? '?' : ' ';
+            next_byte += character_bytes > 0 ? character_bytes : 1;
         } else {
-            memcpy(excerpt + excerpt_bytes, at, length);
-            excerpt_bytes += length;
-            at += length;
+            memcpy(excerpt + excerpt_bytes, next_byte, character_bytes);
+            excerpt_bytes += character_bytes;
+            next_byte += character_bytes;
         }
     }
     excerpt[excerpt_bytes] = '\0';
@@ -61,7 +62,7 @@ static const char *find_status_name(long status)
     static const struct {
         long status;
         const char *name;
-    } names[] = {
+    } known_statuses[] = {
         {304, "Not Modified"},
         {400, "Bad Request"},
         {401, "Unauthorized"},
@@ -85,9 +86,9 @@ static const char *find_status_name(long status)
         {503, "Service Unavailable"},
         {504, "Gateway Timeout"},
     };
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
-        if (names[i].status == status)
-            return names[i].name;
+    for (size_t i = 0; i < sizeof known_statuses / sizeof known_statuses[0]; i++)
+        if (known_statuses[i].status == status)
+            return known_statuses[i].name;
     return "";
 }
 
@@ -107,11 +108,11 @@ static int set_status_failure(const struct source_config *config, const struct h
     if (status == 401 || status == 403 || status == 407)
         return base_error_set(&failure->error, EP_EAUTH,
                               "the backend refuses the login: %s: check token and headers", status_text);
-    bool temporary = status == 408 || status == 421 || status == 425 || status == 429;
+    bool is_temporary = status == 408 || status == 421 || status == 425 || status == 429;
     const char *message = status >= 500   ? "the backend failed"
                           : status >= 400 ? "the backend refuses the request"
                                           : "the backend sent an unexpected status";
-    int code = status >= 400 && status < 500 && !temporary ? EP_EAUTH : EP_EBACKEND;
+    int code = status >= 400 && status < 500 && !is_temporary ? EP_EAUTH : EP_EBACKEND;
     return base_error_set(&failure->error, code, "%s: %s%s%s", message, status_text,
                           excerpt[0] == '\0' ? "" : ": ", excerpt);
 }
@@ -119,16 +120,16 @@ static int set_status_failure(const struct source_config *config, const struct h
 /* ---- the cursor ---- */
 
 /* Returns the text of a cursor in an HTTP answer: a string decoded, anything else as its JSON text on one
- * line. The caller frees it. Returns NULL if memory is out. Runs in the producer's fetcher thread, for the
- * http source. */
+ * line. The caller frees it. Returns NULL if out of memory. Runs in the producer's fetcher thread, for
+ * the http source. */
 static char *copy_cursor_text(struct json_span value)
 {
-    struct text out = {0};
+    struct text json_text_line = {0};
 
     if (json_kind(value) == '"' || json_kind(value) == '0')
         return json_text(value);
-    json_write_on_one_line(&out, value);
-    return out.text;
+    json_write_line(&json_text_line, value);
+    return json_text_line.text;
 }
 
 /* Finds the member of an HTTP answer, or of one of its events, that a JSON pointer names as the cursor.
@@ -165,22 +166,22 @@ static int add_cursor_increment(const struct source_config *config, char **text,
     return *text == NULL ? base_error_set(&failure->error, EP_ENOMEM, "out of memory for the cursor") : 0;
 }
 
-/* Sets the page's cursor from a value in the HTTP answer. If the value came from the last event,
- * cursor.increment is added. Runs in the producer's fetcher thread, for the http source. Returns 0,
- * EP_EPROTO or EP_ENOMEM with the failure filled. */
+/* Sets the cursor of an http source's page from a value in the HTTP answer. If the value came from the
+ * last event, cursor.increment is added. Runs in the producer's fetcher thread, for the http source.
+ * Returns 0, EP_EPROTO or EP_ENOMEM with the failure filled. */
 static int set_page_cursor(const struct source_config *config, struct json_span value, struct page *page,
                            struct source_failure *failure)
 {
-    char *text = copy_cursor_text(value);
+    char *cursor_text = copy_cursor_text(value);
     int code = 0;
 
-    if (text == NULL)
+    if (cursor_text == NULL)
         return base_error_set(&failure->error, EP_ENOMEM, "out of memory for the cursor");
     if (config->http.cursor_path == NULL && config->http.cursor_increment != 0)
-        code = add_cursor_increment(config, &text, failure);
-    if (code == 0 && source_page_set_cursor(page, text) != 0)
+        code = add_cursor_increment(config, &cursor_text, failure);
+    if (code == 0 && source_page_set_cursor(page, cursor_text) != 0)
         code = base_error_set(&failure->error, EP_ENOMEM, "out of memory for the cursor");
-    free(text);
+    free(cursor_text);
     return code;
 }
 
@@ -206,8 +207,8 @@ static int on_answer_element(struct json_span element, void *user)
     return source_page_add_element(reader->page, &reader->config->pointers, element, true, NULL);
 }
 
-/* Returns a JSON pointer as a message shows it; the empty pointer, which means the whole answer, would
- * look like a gap. */
+/* Returns a JSON pointer of an http source as a message shows it; the empty pointer, which means the
+ * whole answer, would look like a gap. */
 static const char *describe_pointer(const char *pointer)
 {
     return pointer[0] == '\0' ? "the answer itself" : pointer;
@@ -247,7 +248,7 @@ int source_http_answer_read(const struct source_config *config, const struct htt
     static const char byte_order_mark[] = "\xEF\xBB\xBF";
     struct json_span body = answer->body;
     char excerpt[EXCERPT_ROOM];
-    size_t at_byte = 0;
+    size_t error_offset = 0;
 
     if (answer->status == 204)
         return 0;
@@ -255,15 +256,15 @@ int source_http_answer_read(const struct source_config *config, const struct htt
         return set_status_failure(config, answer, failure);
     if (body.bytes >= 3 && memcmp(body.at, byte_order_mark, 3) == 0)
         body = (struct json_span){body.at + 3, body.bytes - 3};
-    if (json_valid(body.at, body.bytes, &at_byte))
+    if (json_valid(body.at, body.bytes, &error_offset))
         return read_events_and_cursor(config, body, page, failure);
-    at_byte += (size_t)(body.at - answer->body.at);
+    error_offset += (size_t)(body.at - answer->body.at);
     copy_excerpt(config, body, excerpt);
     if (answer->body.bytes == 0)
         return base_error_set(&failure->error, EP_EPROTO, "the answer is empty: expected JSON");
-    if (at_byte == answer->body.bytes)
-        return base_error_set(&failure->error, EP_EPROTO, "the answer is cut off after byte %zu: %s", at_byte,
-                              excerpt);
+    if (error_offset == answer->body.bytes)
+        return base_error_set(&failure->error, EP_EPROTO, "the answer is cut off after byte %zu: %s",
+                              error_offset, excerpt);
     return base_error_set(&failure->error, EP_EPROTO, "the answer is not JSON at byte %zu of %zu: %s",
-                          at_byte, answer->body.bytes, excerpt);
+                          error_offset, answer->body.bytes, excerpt);
 }

@@ -36,8 +36,8 @@ struct http_exchange {
     struct curl_slist *headers;
     struct text body;
     uint64_t received_ns; /* time of the last byte */
-    bool too_large;
-    atomic_bool interrupted;
+    bool is_too_large;
+    atomic_bool is_interrupted;
     char curl_error[CURL_ERROR_SIZE];
 };
 
@@ -51,19 +51,20 @@ uint64_t source_http_exchange_now_ns(void)
 }
 
 /* Returns the largest answer that the http source reads: max_bytes, or its default if that is 0. */
-static uint64_t answer_limit_bytes(const struct http_exchange *exchange)
+static uint64_t get_answer_limit_bytes(const struct http_exchange *exchange)
 {
     return exchange->config->max_bytes != 0 ? exchange->config->max_bytes : DEFAULT_MAX_BYTES;
 }
 
-/* Returns how long connecting may take, and how much longer than asked the backend may be silent. */
-static uint64_t timeout_slack_ms(const struct http_exchange *exchange)
+/* Returns how long an http source's connecting may take, and how much longer than asked its backend may
+ * be silent. */
+static uint64_t get_timeout_slack_ms(const struct http_exchange *exchange)
 {
     return exchange->config->connect_timeout_ms != 0 ? exchange->config->connect_timeout_ms
                                                      : DEFAULT_SLACK_MS;
 }
 
-/* Appends a header to those that the http source sends with each request. Returns false if memory is out;
+/* Appends a header to those that the http source sends with each request. Returns false if out of memory;
  * the list then stays as it was. */
 static bool append_header(struct http_exchange *exchange, const char *header)
 {
@@ -91,11 +92,11 @@ int source_http_exchange_open(const struct http_source_config *config, struct ht
     }
     exchange->multi = curl_multi_init();
     exchange->easy = curl_easy_init();
-    bool ready = exchange->multi != NULL && exchange->easy != NULL &&
-                 append_header(exchange, "Accept: application/json");
-    for (size_t i = 0; ready && i < config->headers.count; i++)
-        ready = append_header(exchange, config->headers.at[i]);
-    if (!ready) {
+    bool is_ready = exchange->multi != NULL && exchange->easy != NULL &&
+                    append_header(exchange, "Accept: application/json");
+    for (size_t i = 0; is_ready && i < config->headers.count; i++)
+        is_ready = append_header(exchange, config->headers.at[i]);
+    if (!is_ready) {
         source_http_exchange_close(&exchange);
         return base_error_set(error, EP_ENOMEM, "out of memory for an HTTP connection");
     }
@@ -124,7 +125,7 @@ void source_http_exchange_close(struct http_exchange **exchange)
  * this; the producer's main thread does so to pause or stop the source. */
 void source_http_exchange_interrupt(struct http_exchange *exchange)
 {
-    atomic_store(&exchange->interrupted, true);
+    atomic_store(&exchange->is_interrupted, true);
     curl_multi_wakeup(exchange->multi);
 }
 
@@ -132,7 +133,7 @@ void source_http_exchange_interrupt(struct http_exchange *exchange)
  * discards it. Clears the interrupt, so that it ends one wait only. */
 static bool consume_interrupt(struct http_exchange *exchange, const atomic_bool *abort)
 {
-    return atomic_exchange(&exchange->interrupted, false) || atomic_load(abort);
+    return atomic_exchange(&exchange->is_interrupted, false) || atomic_load(abort);
 }
 
 /* Waits for the http source in the producer's fetcher thread until a socket is ready, an interrupt comes,
@@ -144,8 +145,9 @@ static void poll_sockets_until(struct http_exchange *exchange, uint64_t now_ns, 
     curl_multi_poll(exchange->multi, NULL, 0, timeout_ms > INT_MAX ? INT_MAX : (int)timeout_ms, NULL);
 }
 
-/* Waits until a time of the monotonic clock. Returns true then, or false if interrupted or aborted before.
- * The producer's fetcher thread calls this between two requests of the http source, to keep the interval. */
+/* Lets the http source wait until a time of the monotonic clock. Returns true at that time, or false if
+ * interrupted or aborted before. The producer's fetcher thread calls this between two requests of the
+ * http source, to keep the interval. */
 bool source_http_exchange_wait_until(struct http_exchange *exchange, uint64_t until_ns,
                                      const atomic_bool *abort)
 {
@@ -164,35 +166,35 @@ bool source_http_exchange_wait_until(struct http_exchange *exchange, uint64_t un
 /* Callback of libcurl for each header of an HTTP answer: notes that the backend is not silent. Returns the
  * size of the header, which tells libcurl to go on. Runs in the producer's fetcher thread, for the http
  * source. */
-static size_t on_header_data(char *data, size_t size, size_t count, void *user)
+static size_t on_header_data(char *data, size_t unit_bytes, size_t unit_count, void *user)
 {
     struct http_exchange *exchange = user;
 
     (void)data;
     exchange->received_ns = source_http_exchange_now_ns();
-    return size * count;
+    return unit_bytes * unit_count;
 }
 
-/* Callback of libcurl for each piece of an HTTP answer's body: keeps it, and notes that the backend is not
- * silent. Returns its size, or a smaller number, which ends the transfer, if the answer exceeds max_bytes
- * or memory is out. Runs in the producer's fetcher thread. */
-static size_t on_body_data(char *data, size_t size, size_t count, void *user)
+/* Callback of libcurl for each piece of the body of an HTTP answer to an http source: keeps it, and notes
+ * that the backend is not silent. Returns its size, or a smaller number, which ends the transfer, if the
+ * answer exceeds max_bytes, or if out of memory. Runs in the producer's fetcher thread. */
+static size_t on_body_data(char *data, size_t unit_bytes, size_t unit_count, void *user)
 {
     struct http_exchange *exchange = user;
-    size_t bytes = size * count;
+    size_t piece_bytes = unit_bytes * unit_count;
 
     exchange->received_ns = source_http_exchange_now_ns();
-    if (bytes > answer_limit_bytes(exchange) - exchange->body.bytes) {
-        exchange->too_large = true;
+    if (piece_bytes > get_answer_limit_bytes(exchange) - exchange->body.bytes) {
+        exchange->is_too_large = true;
         return 0;
     }
-    base_text_append_bytes(&exchange->body, data, bytes);
-    return exchange->body.failed ? 0 : bytes;
+    base_text_append_bytes(&exchange->body, data, piece_bytes);
+    return exchange->body.failed ? 0 : piece_bytes;
 }
 
 /* Sets all libcurl options for one GET of the http source. with_secrets is false after a redirect to
  * another origin, so that token and headers do not go to a foreign host. Returns false if libcurl refuses
- * an option or memory is out. Runs in the producer's fetcher thread. */
+ * an option, or if out of memory. Runs in the producer's fetcher thread. */
 static bool prepare_request(struct http_exchange *exchange, const char *url, bool with_secrets)
 {
     CURL *easy = exchange->easy;
@@ -218,37 +220,37 @@ static bool prepare_request(struct http_exchange *exchange, const char *url, boo
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L); /* an interrupt does not wait for the resolver's thread */
     curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
-    curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)timeout_slack_ms(exchange));
+    curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)get_timeout_slack_ms(exchange));
     curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, exchange->curl_error);
     curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header_data);
     curl_easy_setopt(easy, CURLOPT_HEADERDATA, exchange);
     curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body_data);
     curl_easy_setopt(easy, CURLOPT_WRITEDATA, exchange);
     exchange->curl_error[0] = '\0';
-    exchange->too_large = false;
+    exchange->is_too_large = false;
     if (exchange->body.room > BODY_KEPT)
         base_text_free(&exchange->body);
     base_text_reset(&exchange->body);
     return code == CURLE_OK;
 }
 
-/* Sets the error for a failed HTTP transfer and returns its code: EP_EPROTO for a malformed or too large
- * answer, EP_EBACKEND for an unreachable backend, EP_ENOMEM. The producer shows the message in log and
- * `eventpipe status`. */
+/* Sets the error for a failed HTTP transfer of an http source and returns its code: EP_EPROTO for a
+ * malformed or too large answer, EP_EBACKEND for an unreachable backend, EP_ENOMEM. The producer shows
+ * the message in log and `eventpipe status`. */
 static int set_transfer_error(const struct http_exchange *exchange, CURLcode code, struct error *error)
 {
     const char *message = exchange->curl_error[0] != '\0' ? exchange->curl_error : curl_easy_strerror(code);
 
-    if (exchange->too_large && answer_limit_bytes(exchange) % (1 << 20) == 0)
+    if (exchange->is_too_large && get_answer_limit_bytes(exchange) % (1 << 20) == 0)
         return base_error_set(error, EP_EPROTO,
                               "the backend sent an answer larger than %" PRIu64
                               " MiB: raise max_bytes or lower page_size",
-                              answer_limit_bytes(exchange) >> 20);
-    if (exchange->too_large)
+                              get_answer_limit_bytes(exchange) >> 20);
+    if (exchange->is_too_large)
         return base_error_set(error, EP_EPROTO,
                               "the backend sent an answer larger than %" PRIu64
                               " bytes: raise max_bytes or lower page_size",
-                              answer_limit_bytes(exchange));
+                              get_answer_limit_bytes(exchange));
     if (exchange->body.failed || code == CURLE_OUT_OF_MEMORY)
         return base_error_set(error, EP_ENOMEM, "out of memory for the answer");
     if (code == CURLE_PARTIAL_FILE)
@@ -275,18 +277,18 @@ static CURLcode read_transfer_result(struct http_exchange *exchange)
 static int run_transfer(struct http_exchange *exchange, uint64_t wait_ms, const atomic_bool *abort,
                         struct error *error)
 {
-    uint64_t start_ns = source_http_exchange_now_ns(), slack_ms = timeout_slack_ms(exchange);
+    uint64_t start_ns = source_http_exchange_now_ns(), slack_ms = get_timeout_slack_ms(exchange);
     uint64_t answer_deadline_ns = start_ns + (wait_ms + ANSWER_SLACK_COUNT * slack_ms) * 1000000;
-    int running = 1;
+    int running_count = 1;
 
     exchange->received_ns = start_ns;
     for (;;) {
         if (consume_interrupt(exchange, abort))
             return base_error_set(error, EP_EBUSY, "interrupted");
-        CURLMcode code = curl_multi_perform(exchange->multi, &running);
+        CURLMcode code = curl_multi_perform(exchange->multi, &running_count);
         if (code != CURLM_OK)
             return base_error_set(error, EP_EBACKEND, "%s", curl_multi_strerror(code));
-        if (running == 0) {
+        if (running_count == 0) {
             CURLcode result = read_transfer_result(exchange);
             return result == CURLE_OK ? 0 : set_transfer_error(exchange, result, error);
         }
@@ -335,14 +337,14 @@ static bool urls_have_same_origin(const char *first_text, const char *second_tex
     return is_same_origin;
 }
 
-/* Sends a GET and waits for its answer, following up to 5 redirects. The http source calls this once per
+/* Sends the GET of an http source and waits for its answer, following up to 5 redirects. Called once per
  * fetch, in the producer's fetcher thread. Returns 0 for an answer with any HTTP status, EP_EBUSY if
  * interrupted, or another negative code. The answer's body stays valid until the next call. */
 int source_http_exchange_get(struct http_exchange *exchange, const char *url, uint64_t wait_ms,
                              const atomic_bool *abort, struct http_answer *answer, struct error *error)
 {
-    char *hop_url = strdup(url);
-    int code = hop_url == NULL ? base_error_set(error, EP_ENOMEM, "out of memory for a request") : 0;
+    char *current_url = strdup(url);
+    int code = current_url == NULL ? base_error_set(error, EP_ENOMEM, "out of memory for a request") : 0;
 
     for (int redirect_count = 0; code == 0; redirect_count++) {
         char *redirect_url = NULL;
@@ -350,7 +352,7 @@ int source_http_exchange_get(struct http_exchange *exchange, const char *url, ui
             code = base_error_set(error, EP_EBACKEND, "more than %d redirects: check the URL", REDIRECTS_MAX);
             break;
         }
-        if (!prepare_request(exchange, hop_url, urls_have_same_origin(url, hop_url))) {
+        if (!prepare_request(exchange, current_url, urls_have_same_origin(url, current_url))) {
             code = base_error_set(error, EP_EBACKEND,
                                   "libcurl cannot prepare the request: check URL and ca_file");
             break;
@@ -364,21 +366,21 @@ int source_http_exchange_get(struct http_exchange *exchange, const char *url, ui
             curl_easy_getinfo(exchange->easy, CURLINFO_REDIRECT_URL, &redirect_url) != CURLE_OK ||
             redirect_url == NULL)
             break;
-        free(hop_url);
-        hop_url = strdup(redirect_url);
-        if (hop_url == NULL)
+        free(current_url);
+        current_url = strdup(redirect_url);
+        if (current_url == NULL)
             code = base_error_set(error, EP_ENOMEM, "out of memory for a request");
     }
-    free(hop_url);
+    free(current_url);
     if (code != 0)
         return code;
-    curl_off_t retry_after = 0;
+    curl_off_t retry_after_s = 0;
     *answer = (struct http_answer){
         .body = {exchange->body.text == NULL ? "" : exchange->body.text, exchange->body.bytes}};
     curl_easy_getinfo(exchange->easy, CURLINFO_RESPONSE_CODE, &answer->status);
-    curl_easy_getinfo(exchange->easy, CURLINFO_RETRY_AFTER, &retry_after);
-    if (retry_after > 0)
+    curl_easy_getinfo(exchange->easy, CURLINFO_RETRY_AFTER, &retry_after_s);
+    if (retry_after_s > 0)
         answer->retry_after_ms =
-            (uint64_t)retry_after < UINT32_MAX ? (uint64_t)retry_after * 1000 : UINT32_MAX * 1000ULL;
+            (uint64_t)retry_after_s < UINT32_MAX ? (uint64_t)retry_after_s * 1000 : UINT32_MAX * 1000ULL;
     return 0;
 }

@@ -42,17 +42,18 @@
 struct idefix_source {
     const struct source_config *config;
     struct idefix *client;
-    uint64_t next_ns;    /* earliest time of the next call */
-    bool was_stuck;      /* the last page was full and its cursor had not moved */
-    uint32_t loss_count; /* of connection or login, since the last long poll that succeeded */
-    bool last_failed;    /* the last call failed */
-    uint32_t page_limit; /* most events to request; each unreadable page halves it */
+    uint64_t next_call_ns; /* earliest time of the next call */
+    bool was_stuck;        /* the last page was full and its cursor had not moved */
+    uint32_t loss_count;   /* of connection or login, since the last long poll that succeeded */
+    bool last_call_failed; /* the last call failed */
+    uint32_t page_limit;   /* most events to request; each unreadable page halves it */
 };
 
-/* Opens a source of events from an Idefix backend: checks filters, ca_file and account, without using the
- * network. The producer's fetcher thread calls this before the first fetch, `eventpipe check` to test the
- * configuration. Returns 0 and sets *state, or returns a negative code and fills the error. */
-static int source_idefix_open(const struct source_config *config, void **state, struct error *error)
+/* Opens an idefix source, whose events come from an Idefix backend: checks filters, ca_file and account,
+ * without using the network. The producer's fetcher thread calls this before the first fetch, `eventpipe
+ * check` to test the configuration. Returns 0 and sets *state, or returns a negative code and fills the
+ * error. */
+static int idefix_source_open(const struct source_config *config, void **state, struct error *error)
 {
     const char *ca_file = config->idefix.ca_file;
     struct stat ca_file_info;
@@ -82,8 +83,9 @@ static int source_idefix_open(const struct source_config *config, void **state, 
     return 0;
 }
 
-/* Returns a random time of about half a second. Random, so that many producers do not reconnect at once. */
-static uint64_t random_short_retry_ms(void)
+/* Returns a random time of about half a second, after which an idefix source tries again. It is random,
+ * so that many producers do not reconnect at once. */
+static uint64_t choose_short_retry_ms(void)
 {
     return SHORT_RETRY_MIN_MS + arc4random_uniform(SHORT_RETRY_MAX_MS - SHORT_RETRY_MIN_MS + 1);
 }
@@ -96,7 +98,7 @@ static void set_retry_after_loss(struct idefix_source *source, struct source_fai
     const struct source_config *config = source->config;
 
     if (++source->loss_count == 1) {
-        failure->retry_after_ms = random_short_retry_ms();
+        failure->retry_after_ms = choose_short_retry_ms();
         return;
     }
     failure->retry_after_ms =
@@ -107,8 +109,9 @@ static void set_retry_after_loss(struct idefix_source *source, struct source_fai
                  " (is there another client with session %s?)", config->idefix.session);
 }
 
-/* Turns a failed Idefix call into the source's failure, and sets when to try again. Returns 0 if the
- * backend only had no events yet, else the failure's code. Runs in the producer's fetcher thread. */
+/* Turns a failed call of the Idefix backend into the idefix source's failure, and sets when to try again.
+ * Returns 0 if the backend only had no events yet, else the failure's code. Runs in the producer's
+ * fetcher thread. */
 static int set_failure_and_retry(struct idefix_source *source, const struct idefix_failure *call_failure,
                                  struct source_failure *failure)
 {
@@ -121,7 +124,7 @@ static int set_failure_and_retry(struct idefix_source *source, const struct idef
         return 0;
     failure->error = call_failure->error;
     if (call_failure->unreachable)
-        failure->retry_after_ms = random_short_retry_ms();
+        failure->retry_after_ms = choose_short_retry_ms();
     else if (call_failure->lost || verdict == IDEFIX_SESSION)
         set_retry_after_loss(source, failure);
     else if (call_failure->error.code == EP_EAUTH)
@@ -129,9 +132,9 @@ static int set_failure_and_retry(struct idefix_source *source, const struct idef
     return failure->error.code;
 }
 
-/* Decides after a page from Idefix when the next call may go, and sets page->more. Returns 0, or EP_EPROTO
- * at the second full page in a row with the same cursor, since the same events would come for ever. Runs
- * in the producer's fetcher thread. */
+/* Decides after a page of an idefix source when the next call may go, and sets page->more. Returns 0, or
+ * EP_EPROTO at the second full page in a row with the same cursor, since the same events would come for
+ * ever. Runs in the producer's fetcher thread. */
 static int check_cursor_progress(struct idefix_source *source, const struct idefix_query *query,
                                  uint64_t start_ns, struct page *page, struct source_failure *failure)
 {
@@ -140,8 +143,8 @@ static int check_cursor_progress(struct idefix_source *source, const struct idef
     bool page_is_full = page->count > 0 && page->count >= query->limit;
 
     if ((!cursor_has_moved || page->count == 0) &&
-        !source->last_failed) /* after a short poll the next call comes at once */
-        source->next_ns = start_ns + EMPTY_ANSWER_NS;
+        !source->last_call_failed) /* after a short poll the next call comes at once */
+        source->next_call_ns = start_ns + EMPTY_ANSWER_NS;
     page->more = page_is_full && cursor_has_moved;
     if (page_is_full && !cursor_has_moved && source->was_stuck) {
         source->was_stuck = false;
@@ -188,27 +191,28 @@ static struct idefix_query make_query(const struct idefix_source *source, const 
         .since = config->since,
         .cursor = fetch->cursor != NULL ? fetch->cursor : config->continuation_id,
         .limit = source->page_limit < fetch->limit ? source->page_limit : fetch->limit,
-        .timeout_ms = source->last_failed && fetch->wait_ms > SHORT_POLL_MS ? SHORT_POLL_MS : fetch->wait_ms,
+        .timeout_ms =
+            source->last_call_failed && fetch->wait_ms > SHORT_POLL_MS ? SHORT_POLL_MS : fetch->wait_ms,
     };
 }
 
-/* Fetches one page from an Idefix backend by one long poll: calls events.get and reads events and cursor.
- * The producer's fetcher thread calls this. After an unreadable page it asks for half as many events, to
- * get past the bad one. Returns 0, with an empty page if there are no events yet, or a negative code with
- * the failure filled. */
-static int source_idefix_fetch(void *state, const struct fetch *fetch, struct page *page,
+/* Fetches one page of an idefix source from its backend by one long poll: calls events.get and reads
+ * events and cursor. The producer's fetcher thread calls this. After an unreadable page it asks for half
+ * as many events, to get past the bad one. Returns 0, with an empty page if there are no events yet, or a
+ * negative code with the failure filled. */
+static int idefix_source_fetch(void *state, const struct fetch *fetch, struct page *page,
                                struct source_failure *failure)
 {
     struct idefix_source *source = state;
     struct idefix_message message = {0};
     struct idefix_failure call_failure = {0};
 
-    if (!idefix_pause(source->client, source->next_ns, fetch->abort))
+    if (!idefix_pause(source->client, source->next_call_ns, fetch->abort))
         return 0;
     const struct idefix_query query = make_query(source, fetch);
     uint64_t start_ns = shm_now_ns();
     int code = call_events_get(source, &query, fetch->abort, &message, &call_failure);
-    source->next_ns = 0;
+    source->next_call_ns = 0;
     if (call_failure.error.code == EP_EBUSY)
         return 0;
     if (code != 0)
@@ -218,9 +222,9 @@ static int source_idefix_fetch(void *state, const struct fetch *fetch, struct pa
     idefix_message_free(&message);
     if (code == 0)
         code = check_cursor_progress(source, &query, start_ns, page, failure);
-    if (code == 0 && (!source->last_failed || page->count > 0))
+    if (code == 0 && (!source->last_call_failed || page->count > 0))
         source->loss_count = 0;
-    source->last_failed = code != 0;
+    source->last_call_failed = code != 0;
     if (code == EP_EPROTO)
         source->page_limit = query.limit > 1 ? query.limit / 2 : 1;
     else if (code == 0 && source->page_limit < fetch->limit)
@@ -230,14 +234,14 @@ static int source_idefix_fetch(void *state, const struct fetch *fetch, struct pa
 
 /* Wakes a fetch of the idefix source that waits for the backend. The producer's main thread calls this to
  * pause or stop the source, and after an operator set its cursor. */
-static void source_idefix_interrupt(void *state)
+static void idefix_source_interrupt(void *state)
 {
     idefix_interrupt(((struct idefix_source *)state)->client);
 }
 
-/* Disconnects from the Idefix backend and frees the source. The producer's fetcher thread calls this when
- * the producer stops, source_check after its test. */
-static void source_idefix_close(void *state)
+/* Disconnects an idefix source from its backend and frees the source. The producer's fetcher thread calls
+ * this when the producer stops, source_check after its test. */
+static void idefix_source_close(void *state)
 {
     struct idefix_source *source = state;
 
@@ -247,8 +251,8 @@ static void source_idefix_close(void *state)
 
 const struct source_ops source_idefix_ops = {
     .type = "idefix",
-    .open = source_idefix_open,
-    .fetch = source_idefix_fetch,
-    .interrupt = source_idefix_interrupt,
-    .close = source_idefix_close,
+    .open = idefix_source_open,
+    .fetch = idefix_source_fetch,
+    .interrupt = idefix_source_interrupt,
+    .close = idefix_source_close,
 };

@@ -28,17 +28,18 @@
 
 /* ---- events in both encodings ---- */
 
-struct event {
+struct idefix_event {
     struct json_span raw;
     char *uid, *address, *type; /* owned; NULL = it has none */
-    const char *fault;          /* why it is corrupt; NULL = it is not */
-    struct error problem;       /* holds the message that fault may point to */
+    const char *corrupt_reason; /* NULL = it is not corrupt */
+    struct error decode_error;  /* holds the message that corrupt_reason may point to */
     struct text json;           /* of a MessagePack event */
     struct json_span data;      /* what is stored */
 };
 
-/* Frees the texts of an Idefix event once it is on the page, which has copies of them. */
-static void free_event(struct event *event)
+/* Frees the texts of an event from an idefix source's answer once it is on the page, which has copies of
+ * them. */
+static void free_event(struct idefix_event *event)
 {
     free(event->uid);
     free(event->address);
@@ -46,61 +47,64 @@ static void free_event(struct event *event)
     base_text_free(&event->json);
 }
 
-/* Makes the message in event->problem the reason why an Idefix event is corrupt, unless it has a reason
- * already. */
-static void set_fault_from_problem(struct event *event)
+/* Makes the message in event->decode_error the reason why an event of an idefix source is corrupt, unless
+ * it has a reason already. */
+static void set_corrupt_reason_from_error(struct idefix_event *event)
 {
-    if (event->fault == NULL)
-        event->fault = event->problem.message;
+    if (event->corrupt_reason == NULL)
+        event->corrupt_reason = event->decode_error.message;
 }
 
-/* Checks the uid of an Idefix event. An unusable one is dropped and the event marked as corrupt; a hash of
- * its bytes then becomes its UID. is_present: the member exists; is_exact: it is UTF-8 without NUL. Runs
- * where the answer is read: in a producer's fetcher thread or the library caller's process. */
-static void check_event_uid(struct event *event, bool is_present, bool is_exact)
+/* Checks the uid of an event on an idefix source's page. An unusable one is dropped and the event marked
+ * as corrupt; a hash of its bytes then becomes its UID. is_present: the member exists; is_valid_text: it
+ * is UTF-8 without NUL. Runs where the answer is read: in a producer's fetcher thread or the library
+ * caller's process. */
+static void check_event_uid(struct idefix_event *event, bool is_present, bool is_valid_text)
 {
-    const char *fault = event->uid == NULL && is_present            ? "its uid is not a text"
-                        : event->uid == NULL || *event->uid == '\0' ? "it has no uid"
-                        : strlen(event->uid) > UID_BYTES_MAX        ? "its uid is longer than 1024 bytes"
-                        : !is_exact                                 ? "its uid contains NUL or is not UTF-8"
-                                                                    : NULL;
-    if (fault == NULL)
+    const char *uid_fault = event->uid == NULL && is_present            ? "its uid is not a text"
+                            : event->uid == NULL || *event->uid == '\0' ? "it has no uid"
+                            : strlen(event->uid) > UID_BYTES_MAX        ? "its uid is longer than 1024 bytes"
+                            : !is_valid_text ? "its uid contains NUL or is not UTF-8"
+                                             : NULL;
+    if (uid_fault == NULL)
         return;
-    if (event->fault == NULL)
-        event->fault = fault;
+    if (event->corrupt_reason == NULL)
+        event->corrupt_reason = uid_fault;
     free(event->uid);
     event->uid = NULL;
 }
 
-/* Adds a decoded Idefix event to the page, as a corrupt one if it has a fault. Returns 0 or EP_ENOMEM.
- * Runs in a producer's fetcher thread or the library caller's process. */
-static int add_event_to_page(struct page *page, const struct event *event)
+/* Adds a decoded Idefix event to the page of the idefix source: as corrupt, if it has a reason for that.
+ * Returns 0 or EP_ENOMEM. Runs in a producer's fetcher thread or the library caller's process. */
+static int add_event_to_page(struct page *page, const struct idefix_event *event)
 {
-    if (event->fault != NULL)
-        return source_page_add_corrupt(page, event->uid, event->raw.at, event->raw.bytes, event->fault);
+    if (event->corrupt_reason != NULL)
+        return source_page_add_corrupt(page, event->uid, event->raw.at, event->raw.bytes,
+                                       event->corrupt_reason);
     return source_page_add(page, event->uid, event->address, event->type, event->data.at, event->data.bytes);
 }
 
 /* ---- JSON ---- */
 
-/* Copies a string member of an Idefix event in JSON; the caller frees *out, which is NULL if there is
- * none. Works on broken JSON, too, so that a corrupt event keeps its UID. Sets *is_exact to false if the
- * text contains NUL or invalid UTF-8, so that the copy differs. Returns 0 or EP_ENOMEM. */
+/* Copies a string member of an event in JSON on an idefix source's page; the caller frees *out, which is
+ * NULL if there is none. Works on broken JSON, too, so that a corrupt event keeps its UID. Sets
+ * *is_valid_text to false if the text contains NUL or invalid UTF-8, so that the copy differs from what
+ * the backend sent. Returns 0 or EP_ENOMEM. */
 static int read_json_text_member(struct json_span object, const char *pointer, char **out, bool *is_present,
-                                 bool *is_exact)
+                                 bool *is_valid_text)
 {
     struct json_span value;
     size_t exact_bytes;
 
     *out = NULL;
-    *is_exact = true;
+    *is_valid_text = true;
     *is_present = json_find(object, pointer, &value) && json_kind(value) != 'n';
     if (!*is_present || json_kind(value) != '"' || !json_valid(value.at, value.bytes, NULL))
         return 0;
     char *exact_text = json_text_exact(value, &exact_bytes);
     if (exact_text == NULL)
         return EP_ENOMEM;
-    *is_exact = strlen(exact_text) == exact_bytes;
+    *is_valid_text = strlen(exact_text) == exact_bytes;
     free(exact_text);
     *out = json_text(value);
     return *out == NULL ? EP_ENOMEM : 0;
@@ -108,39 +112,40 @@ static int read_json_text_member(struct json_span object, const char *pointer, c
 
 /* Marks an Idefix event as corrupt if it is not a valid JSON object or is nested too deep. A producer's
  * fetcher thread or the library caller's process calls this for each event of an answer in JSON. */
-static void check_json_event(struct event *event)
+static void check_json_event(struct idefix_event *event)
 {
     struct json_span raw = event->raw;
-    size_t bad_byte;
+    size_t error_offset;
 
-    if (!json_valid(raw.at, raw.bytes, &bad_byte)) {
-        if (json_split_is_deeper_than(raw, JSON_DEPTH_MAX))
-            base_error_set(&event->problem, EP_EPROTO, "it is nested deeper than %d", JSON_DEPTH_MAX);
+    if (!json_valid(raw.at, raw.bytes, &error_offset)) {
+        if (json_split_deeper(raw, JSON_DEPTH_MAX))
+            base_error_set(&event->decode_error, EP_EPROTO, "it is nested deeper than %d", JSON_DEPTH_MAX);
         else
-            base_error_set(&event->problem, EP_EPROTO, "it is not valid JSON at byte %zu", bad_byte);
-        set_fault_from_problem(event);
+            base_error_set(&event->decode_error, EP_EPROTO, "it is not valid JSON at byte %zu", error_offset);
+        set_corrupt_reason_from_error(event);
     } else if (json_kind(raw) != '{') {
-        event->fault = "it is not a JSON object";
+        event->corrupt_reason = "it is not a JSON object";
     }
 }
 
-/* Callback for each event of an Idefix answer in JSON: checks it and adds it to the page, a bad one as
- * corrupt. Returns 0 or EP_ENOMEM, which ends the loop. Runs in a producer's fetcher thread or, for
- * ep_idefix_events_get, in the library caller's process. */
+/* Callback for each event of an Idefix answer in JSON: checks it and adds it to the idefix source's page;
+ * one that cannot be decoded is added as corrupt, with its bytes and the reason. Returns 0 or EP_ENOMEM,
+ * which ends the loop. Runs in a producer's fetcher thread or, for ep_idefix_events_get, in the library
+ * caller's process. */
 static int on_json_event(struct json_span event_text, void *user)
 {
     struct page *page = user;
-    struct event event = {.raw = event_text, .data = event_text};
-    bool is_present, is_exact, unused;
+    struct idefix_event event = {.raw = event_text, .data = event_text};
+    bool is_present, is_valid_text, is_ignored;
 
     check_json_event(&event);
-    int code = read_json_text_member(event_text, "/uid", &event.uid, &is_present, &is_exact);
+    int code = read_json_text_member(event_text, "/uid", &event.uid, &is_present, &is_valid_text);
     if (code == 0)
-        check_event_uid(&event, is_present, is_exact);
-    if (code == 0 && event.fault == NULL)
-        code = read_json_text_member(event_text, "/address", &event.address, &unused, &unused);
-    if (code == 0 && event.fault == NULL)
-        code = read_json_text_member(event_text, "/type", &event.type, &unused, &unused);
+        check_event_uid(&event, is_present, is_valid_text);
+    if (code == 0 && event.corrupt_reason == NULL)
+        code = read_json_text_member(event_text, "/address", &event.address, &is_ignored, &is_ignored);
+    if (code == 0 && event.corrupt_reason == NULL)
+        code = read_json_text_member(event_text, "/type", &event.type, &is_ignored, &is_ignored);
     if (code == 0)
         code = add_event_to_page(page, &event);
     free_event(&event);
@@ -149,62 +154,64 @@ static int on_json_event(struct json_span event_text, void *user)
 
 /* ---- MessagePack ---- */
 
-/* Copies a text member of an Idefix event in MessagePack; the caller frees *out, which is NULL if there is
- * none. Sets *is_exact to false if the text contains NUL or invalid UTF-8, so that the copy differs.
- * Returns 0 or EP_ENOMEM. */
+/* Copies a text member of an event in MessagePack on an idefix source's page; the caller frees *out,
+ * which is NULL if there is none. Sets *is_valid_text to false if the text contains NUL or invalid UTF-8,
+ * so that the copy differs from what the backend sent. Returns 0 or EP_ENOMEM. */
 static int read_msgpack_text_member(struct msgpack map, const char *key, char **out, bool *is_present,
-                                    bool *is_exact)
+                                    bool *is_valid_text)
 {
     struct msgpack value = {0};
     struct json_span content;
 
     *out = NULL;
-    *is_exact = true;
+    *is_valid_text = true;
     *is_present = json_msgpack_find(map, key, &value) && json_msgpack_kind(value) != MSGPACK_NIL;
     if (!*is_present || json_msgpack_kind(value) != MSGPACK_TEXT ||
         !json_msgpack_find_content(value, &content))
         return 0;
-    *is_exact = memchr(content.at, '\0', content.bytes) == NULL && base_utf8_valid(content.at, content.bytes);
-    *out = json_msgpack_copy_text(value);
+    *is_valid_text =
+        memchr(content.at, '\0', content.bytes) == NULL && base_utf8_valid(content.at, content.bytes);
+    *out = json_msgpack_text(value);
     return *out == NULL ? EP_ENOMEM : 0;
 }
 
 /* Converts an Idefix event from MessagePack to the JSON text that is stored; marks it as corrupt if it is
  * not a map or cannot be converted. Returns 0 or EP_ENOMEM. Runs in a producer's fetcher thread or the
  * library caller's process. */
-static int convert_msgpack_event(struct event *event, struct msgpack value)
+static int convert_msgpack_event(struct idefix_event *event, struct msgpack value)
 {
     if (json_msgpack_kind(value) != MSGPACK_MAP) {
-        event->fault = "it is not a map";
+        event->corrupt_reason = "it is not a map";
         return 0;
     }
-    int code = json_msgpack_convert_to_json(value, &event->json, &event->problem);
+    int code = json_msgpack_json(value, &event->json, &event->decode_error);
     if (code == EP_EPROTO) {
-        set_fault_from_problem(event);
+        set_corrupt_reason_from_error(event);
         return 0;
     }
     event->data = (struct json_span){event->json.text, event->json.bytes};
     return code;
 }
 
-/* Callback for each event of an Idefix answer in MessagePack: converts it to JSON and adds it to the page,
- * a bad one as corrupt. Returns 0 or EP_ENOMEM, which ends the loop. Runs in a producer's fetcher thread
- * or, for ep_idefix_events_get, in the library caller's process. */
+/* Callback for each event of an Idefix answer in MessagePack: converts it to JSON and adds it to the
+ * idefix source's page; one that cannot be converted is added as corrupt, with its bytes and the reason.
+ * Returns 0 or EP_ENOMEM, which ends the loop. Runs in a producer's fetcher thread or, for
+ * ep_idefix_events_get, in the library caller's process. */
 static int on_msgpack_event(struct msgpack element, void *user)
 {
     struct page *page = user;
-    struct event event = {.raw = {element.at, element.bytes}};
-    bool is_present, is_exact, unused;
+    struct idefix_event event = {.raw = {element.at, element.bytes}};
+    bool is_present, is_valid_text, is_ignored;
 
     int code = convert_msgpack_event(&event, element);
     if (code == 0)
-        code = read_msgpack_text_member(element, "uid", &event.uid, &is_present, &is_exact);
+        code = read_msgpack_text_member(element, "uid", &event.uid, &is_present, &is_valid_text);
     if (code == 0)
-        check_event_uid(&event, is_present, is_exact);
-    if (code == 0 && event.fault == NULL)
-        code = read_msgpack_text_member(element, "address", &event.address, &unused, &unused);
-    if (code == 0 && event.fault == NULL)
-        code = read_msgpack_text_member(element, "type", &event.type, &unused, &unused);
+        check_event_uid(&event, is_present, is_valid_text);
+    if (code == 0 && event.corrupt_reason == NULL)
+        code = read_msgpack_text_member(element, "address", &event.address, &is_ignored, &is_ignored);
+    if (code == 0 && event.corrupt_reason == NULL)
+        code = read_msgpack_text_member(element, "type", &event.type, &is_ignored, &is_ignored);
     if (code == 0)
         code = add_event_to_page(page, &event);
     free_event(&event);
@@ -213,10 +220,10 @@ static int on_msgpack_event(struct msgpack element, void *user)
 
 /* ---- the answer ---- */
 
-struct answer {
+struct parsed_answer {
     struct json_span events; /* bytes 0 = none */
     char *cursor;            /* owned; NULL = none */
-    size_t count;
+    size_t event_count;
 };
 
 /* Where the members of an answer's data are in its JSON text; at NULL = missing. */
@@ -233,12 +240,12 @@ static int set_cid_error(struct error *error)
  * cursor) are. If a name comes twice, the first one counts. Returns 0, so that the loop goes on. */
 static int on_data_member(struct json_span key, struct json_span value, void *user)
 {
-    struct data_members *found = user;
+    struct data_members *members = user;
 
-    if (found->events.at == NULL && json_split_is_key(key, "events"))
-        found->events = value;
-    else if (found->cid.at == NULL && json_split_is_key(key, "cid"))
-        found->cid = value;
+    if (members->events.at == NULL && json_split_key_is(key, "events"))
+        members->events = value;
+    else if (members->cid.at == NULL && json_split_key_is(key, "cid"))
+        members->cid = value;
     return 0;
 }
 
@@ -254,29 +261,29 @@ static bool is_missing_or_null(struct json_span value)
     return value.at == NULL || (value.bytes == 4 && memcmp(value.at, "null", 4) == 0);
 }
 
-/* Finds events and cursor of an Idefix answer in JSON and counts the events; adds nothing to a page yet.
- * Returns 0, EP_EPROTO for a malformed answer, or EP_ENOMEM; the caller frees answer->cursor. Runs in a
- * producer's fetcher thread or the library caller's process. */
-static int parse_json_answer(struct json_span data, struct answer *answer, struct error *error)
+/* Finds events and cursor of an Idefix answer in JSON and counts the events; adds nothing to the idefix
+ * source's page yet. Returns 0, EP_EPROTO for a malformed answer, or EP_ENOMEM; the caller frees
+ * answer->cursor. Runs in a producer's fetcher thread or the library caller's process. */
+static int parse_json_answer(struct json_span data, struct parsed_answer *answer, struct error *error)
 {
-    struct data_members found = {0};
-    bool is_present, is_exact;
+    struct data_members members = {0};
+    bool is_present, is_valid_text;
 
-    if (json_split_members(data, on_data_member, &found) != 0)
+    if (json_split_members(data, on_data_member, &members) != 0)
         return base_error_set(error, EP_EPROTO, "the answer's data is not a JSON object");
-    if (!is_missing_or_null(found.events))
-        answer->events = found.events;
+    if (!is_missing_or_null(members.events))
+        answer->events = members.events;
     if (answer->events.at != NULL &&
-        json_split_elements(answer->events, on_json_event_count, &answer->count) != 0)
+        json_split_elements(answer->events, on_json_event_count, &answer->event_count) != 0)
         return base_error_set(error, EP_EPROTO, "the answer's events are not a list");
-    if (is_missing_or_null(found.cid))
+    if (is_missing_or_null(members.cid))
         return 0;
-    if (json_kind(found.cid) != '"' || !json_valid(found.cid.at, found.cid.bytes, NULL))
+    if (json_kind(members.cid) != '"' || !json_valid(members.cid.at, members.cid.bytes, NULL))
         return set_cid_error(error);
-    int code = read_json_text_member(found.cid, "", &answer->cursor, &is_present, &is_exact);
+    int code = read_json_text_member(members.cid, "", &answer->cursor, &is_present, &is_valid_text);
     if (code != 0)
         return base_error_set(error, code, "out of memory for the answer's cid");
-    return is_exact ? 0 : set_cid_error(error);
+    return is_valid_text ? 0 : set_cid_error(error);
 }
 
 static int on_msgpack_event_count(struct msgpack element, void *user)
@@ -286,31 +293,31 @@ static int on_msgpack_event_count(struct msgpack element, void *user)
     return 0;
 }
 
-/* Finds events and cursor of an Idefix answer in MessagePack and counts the events; adds nothing to a page
- * yet. Returns 0, EP_EPROTO for a malformed answer, or EP_ENOMEM; the caller frees answer->cursor. Runs in
- * a producer's fetcher thread or the library caller's process. */
-static int parse_msgpack_answer(struct msgpack data, struct answer *answer, struct error *error)
+/* Finds events and cursor of an Idefix answer in MessagePack and counts the events; adds nothing to the
+ * idefix source's page yet. Returns 0, EP_EPROTO for a malformed answer, or EP_ENOMEM; the caller frees
+ * answer->cursor. Runs in a producer's fetcher thread or the library caller's process. */
+static int parse_msgpack_answer(struct msgpack data, struct parsed_answer *answer, struct error *error)
 {
     struct msgpack events = {0};
-    bool is_present, is_exact;
+    bool is_present, is_valid_text;
 
     if (json_msgpack_kind(data) != MSGPACK_MAP)
         return base_error_set(error, EP_EPROTO, "the answer's data is not a map");
     if (json_msgpack_find(data, "events", &events) && json_msgpack_kind(events) != MSGPACK_NIL) {
-        if (json_msgpack_each_element(events, on_msgpack_event_count, &answer->count) != 0)
+        if (json_msgpack_each_element(events, on_msgpack_event_count, &answer->event_count) != 0)
             return base_error_set(error, EP_EPROTO, "the answer's events are not a list");
         answer->events = (struct json_span){events.at, events.bytes};
     }
-    int code = read_msgpack_text_member(data, "cid", &answer->cursor, &is_present, &is_exact);
+    int code = read_msgpack_text_member(data, "cid", &answer->cursor, &is_present, &is_valid_text);
     if (code != 0)
         return base_error_set(error, code, "out of memory for the answer's cid");
-    return (is_present && answer->cursor == NULL) || !is_exact ? set_cid_error(error) : 0;
+    return (is_present && answer->cursor == NULL) || !is_valid_text ? set_cid_error(error) : 0;
 }
 
-/* Adds the events and the cursor of a checked Idefix answer to the page. Returns 0; EP_EPROTO for absurdly
- * many events or a huge cursor, which could exhaust the memory; or EP_ENOMEM. Runs in a producer's fetcher
- * thread or the library caller's process. */
-static int add_answer_to_page(const struct idefix_message *message, const struct answer *answer,
+/* Adds the events and the cursor of a checked Idefix answer to the idefix source's page. Returns 0;
+ * EP_EPROTO for far too many events or a huge cursor, which could exhaust the memory; or EP_ENOMEM. Runs
+ * in a producer's fetcher thread or the library caller's process. */
+static int add_answer_to_page(const struct idefix_message *message, const struct parsed_answer *answer,
                               struct page *page, struct error *error)
 {
     struct json_span events = answer->events;
@@ -319,17 +326,18 @@ static int add_answer_to_page(const struct idefix_message *message, const struct
     if (answer->cursor != NULL && strlen(answer->cursor) > CURSOR_BYTES_MAX)
         return base_error_set(error, EP_EPROTO, "the answer's cid is %zu bytes long, more than %d",
                               strlen(answer->cursor), CURSOR_BYTES_MAX);
-    if (answer->count > EVENTS_MAX)
-        return base_error_set(error, EP_EPROTO, "the answer holds %zu events, more than %zu", answer->count,
-                              EVENTS_MAX);
-    if (answer->count > 0)
+    if (answer->event_count > EVENTS_MAX)
+        return base_error_set(error, EP_EPROTO, "the answer holds %zu events, more than %zu",
+                              answer->event_count, EVENTS_MAX);
+    if (answer->event_count > 0)
         code = message->msgpack ? json_msgpack_each_element((struct msgpack){events.at, events.bytes},
                                                             on_msgpack_event, page)
                                 : json_split_elements(events, on_json_event, page);
     if (code == 0 && answer->cursor != NULL && answer->cursor[0] != '\0')
         code = source_page_set_cursor(page, answer->cursor);
-    return code == 0 ? 0
-                     : base_error_set(error, code, "out of memory for a page of %zu events", answer->count);
+    return code == 0
+               ? 0
+               : base_error_set(error, code, "out of memory for a page of %zu events", answer->event_count);
 }
 
 /* Reads the Idefix backend's answer to events.get, JSON or MessagePack, into a page. The idefix source
@@ -338,7 +346,7 @@ static int add_answer_to_page(const struct idefix_message *message, const struct
 int source_idefix_events_read(const struct idefix_message *message, struct page *page, struct error *error)
 {
     struct json_span data = message->data;
-    struct answer answer = {0};
+    struct parsed_answer answer = {0};
 
     if (data.bytes == 0)
         return 0;

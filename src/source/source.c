@@ -2,8 +2,9 @@
 /* Finds the function table of a source type. Producers, `eventpipe check` and `eventpiped -t` call this. */
 #include "src/source/source.h"
 
-/* Returns the function table of a source type, or NULL if the type is unknown. A producer calls this when
- * it starts its fetcher thread, source_check before it tests a configuration. */
+/* Returns the functions (open, fetch, close) of a source type such as file or http, or NULL if the type
+ * is unknown. A producer calls this when it starts its fetcher thread, source_check before it tests a
+ * configuration. */
 const struct source_ops *source_ops_for(enum source_type type)
 {
     switch (type) {
