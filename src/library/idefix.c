@@ -38,13 +38,13 @@ struct library_page {
 
 /* ---- parameters */
 
-/* Replaces *to by a copy of text, or leaves it if text is NULL; the old text is freed. Returns false if
- * memory is out. Used for each parameter of the library caller's Idefix client. */
-static bool replace_text(const char *text, char **target)
+/* Replaces *target by a copy of new_text and frees the old text; does nothing if new_text is NULL.
+ * Returns false if out of memory. Used for each parameter of the library caller's Idefix client. */
+static bool replace_text(const char *new_text, char **target)
 {
-    if (text == NULL)
+    if (new_text == NULL)
         return true;
-    char *copy = strdup(text);
+    char *copy = strdup(new_text);
     if (copy == NULL)
         return false;
     free(*target);
@@ -53,40 +53,41 @@ static bool replace_text(const char *text, char **target)
 }
 
 /* Copies the library caller's NULL-terminated list of Idefix groups into a source configuration, which
- * owns the copies. NULL or an empty list leaves the configuration without groups. Returns false if memory
- * is out. */
+ * owns the copies. NULL or an empty list leaves the configuration without groups. Returns false if out of
+ * memory. */
 static bool copy_groups(const char *const *groups, struct strings *group_list)
 {
-    size_t count = 0;
+    size_t group_count = 0;
 
-    while (groups != NULL && groups[count] != NULL)
-        count++;
-    if (count == 0)
+    while (groups != NULL && groups[group_count] != NULL)
+        group_count++;
+    if (group_count == 0)
         return true;
-    group_list->at = calloc(count + 1, sizeof *group_list->at);
-    while (group_list->at != NULL && group_list->count < count &&
+    group_list->at = calloc(group_count + 1, sizeof *group_list->at);
+    while (group_list->at != NULL && group_list->count < group_count &&
            replace_text(groups[group_list->count], &group_list->at[group_list->count]))
         group_list->count++;
-    return group_list->at != NULL && group_list->count == count;
+    return group_list->at != NULL && group_list->count == group_count;
 }
 
-/* Returns the smaller value: limits the caller's times and sizes, so that sums cannot overflow. */
-static uint64_t limit_value(uint64_t value, uint64_t maximum)
+/* Returns the smaller value. The library's Idefix client lowers its caller's times and sizes with it, so
+ * that sums cannot overflow. */
+static uint64_t lower_to_maximum(uint64_t value, uint64_t maximum)
 {
     return value < maximum ? value : maximum;
 }
 
 /* Copies the library caller's Idefix parameters into a source configuration. Zero and NULL leave the
  * default; too large times and sizes are lowered, so that sums of them cannot overflow. Returns false if
- * memory is out. */
-static bool copy_params(const struct ep_idefix_params *params, struct idefix_source_config *config)
+ * out of memory. */
+static bool copy_idefix_params(const struct ep_idefix_params *params, struct idefix_source_config *config)
 {
     if (params->connect_timeout_ms > 0)
-        config->connect_timeout_ms = limit_value(params->connect_timeout_ms, UNITS_DURATION_MAX_MS);
+        config->connect_timeout_ms = lower_to_maximum(params->connect_timeout_ms, UNITS_DURATION_MAX_MS);
     if (params->response_timeout_ms > 0)
-        config->response_timeout_ms = limit_value(params->response_timeout_ms, UNITS_DURATION_MAX_MS);
+        config->response_timeout_ms = lower_to_maximum(params->response_timeout_ms, UNITS_DURATION_MAX_MS);
     if (params->max_bytes > 0)
-        config->max_bytes = limit_value(params->max_bytes, ANSWER_BYTES_MAX);
+        config->max_bytes = lower_to_maximum(params->max_bytes, ANSWER_BYTES_MAX);
     return replace_text(params->broker, &config->broker) && replace_text(params->account, &config->account) &&
            (config->token != NULL ||
             replace_text(params->token != NULL ? params->token : "", &config->token)) &&
@@ -119,7 +120,7 @@ int library_idefix_make_config(const struct ep_idefix_params *params, struct con
     config_set_source_defaults(&config->sources[0]);
     struct idefix_source_config *idefix = &config->sources[0].idefix;
     int code = params->token_file != NULL ? base_secret_read(params->token_file, &idefix->token, error) : 0;
-    if (code == 0 && !copy_params(params, idefix))
+    if (code == 0 && !copy_idefix_params(params, idefix))
         code = base_error_set(error, EP_ENOMEM, "out of memory for an Idefix client");
     if (code != 0) {
         config_close(&config);
@@ -134,7 +135,7 @@ int library_idefix_make_config(const struct ep_idefix_params *params, struct con
 /* Allocates the library's Idefix client and checks the caller's parameters; ep_idefix_open calls this.
  * Does not connect yet: the first ep_idefix_events_get or ep_idefix_event_create does. Returns 0 and sets
  * *out, or returns a negative code and fills the error. */
-static int open_client(const struct ep_idefix_params *params, ep_idefix **out, struct error *error)
+static int open_idefix_client(const struct ep_idefix_params *params, ep_idefix **out, struct error *error)
 {
     ep_idefix *idefix = calloc(1, sizeof *idefix);
 
@@ -165,7 +166,7 @@ int ep_idefix_open(const struct ep_idefix_params *params, ep_idefix **out, char 
 {
     struct error error = {0};
     int code = out == NULL ? base_error_set(&error, EP_EINVAL, "out is NULL: pass a pointer for the client")
-                           : open_client(params, out, &error);
+                           : open_idefix_client(params, out, &error);
 
     if (code != 0 && errbuf != NULL && errbuf_size > 0)
         snprintf(errbuf, errbuf_size, "%s", error.message[0] != '\0' ? error.message : ep_strerror(code));
@@ -178,12 +179,12 @@ void ep_idefix_close(ep_idefix **idefix)
 {
     if (idefix == NULL || *idefix == NULL)
         return;
-    ep_idefix *old = *idefix;
+    ep_idefix *closing_client = *idefix;
     *idefix = NULL;
-    idefix_close(&old->client);
-    if (old->config != NULL)
-        config_close(&old->config);
-    free(old);
+    idefix_close(&closing_client->client);
+    if (closing_client->config != NULL)
+        config_close(&closing_client->config);
+    free(closing_client);
 }
 
 /* Returns why the Idefix client's last call failed. The library's caller may read the text until its next
@@ -205,9 +206,10 @@ void ep_idefix_interrupt(ep_idefix *idefix)
     idefix_interrupt(idefix->client);
 }
 
-/* Sends a command with its JSON data to the Idefix backend and waits for the answer; frees the data. Keeps
- * the reason of a failure for ep_idefix_errmsg. Returns 0 and fills message, or a negative code: EP_EBUSY
- * after ep_idefix_interrupt, which ends one call only. Runs in the library caller's thread. */
+/* Sends a command with its JSON data to the Idefix backend and waits for the answer; frees `request`, the
+ * data. Keeps the reason of a failure for ep_idefix_errmsg. Returns 0 and fills message, or a negative
+ * code: EP_EBUSY after ep_idefix_interrupt, which ends one call only. Runs in the library caller's
+ * thread. */
 static int call_backend(ep_idefix *idefix, const char *command, struct text *request, uint64_t wait_ms,
                         struct idefix_message *message, struct idefix_failure *failure)
 {
@@ -231,10 +233,10 @@ void ep_idefix_page_free(struct ep_idefix_page **page)
 {
     if (page == NULL || *page == NULL)
         return;
-    struct library_page *old = (struct library_page *)*page;
+    struct library_page *freed_page = (struct library_page *)*page;
     *page = NULL;
-    source_page_clear(&old->page);
-    free(old);
+    source_page_clear(&freed_page->page);
+    free(freed_page);
 }
 
 /* Makes the page that the library's caller gets from ep_idefix_events_get. It takes over `page`, since its
@@ -277,7 +279,7 @@ static bool means_no_events_yet(const struct idefix_failure *failure)
 /* Returns 0, or EP_EINVAL with the client's error set if a text of the library's caller is not UTF-8: the
  * backend would receive another text than the caller gave. NULL is valid. `name` is the parameter's name
  * for the message. */
-static int check_utf8(ep_idefix *idefix, const char *name, const char *text)
+static int check_text_is_utf8(ep_idefix *idefix, const char *name, const char *text)
 {
     if (text == NULL || base_utf8_valid(text, strlen(text)))
         return 0;
@@ -291,14 +293,14 @@ static int check_query_texts(ep_idefix *idefix, const struct ep_idefix_query *qu
     if (query->domain == NULL && query->address == NULL)
         return base_error_set(&idefix->error, EP_EINVAL,
                               "neither domain nor address is given: idefix needs one of them");
-    int code = check_utf8(idefix, "domain", query->domain);
+    int code = check_text_is_utf8(idefix, "domain", query->domain);
     if (code == 0)
-        code = check_utf8(idefix, "address", query->address);
+        code = check_text_is_utf8(idefix, "address", query->address);
     if (code == 0)
-        code = check_utf8(idefix, "event_type", query->event_type);
+        code = check_text_is_utf8(idefix, "event_type", query->event_type);
     if (code == 0)
-        code = check_utf8(idefix, "since", query->since);
-    return code == 0 ? check_utf8(idefix, "cursor", query->cursor) : code;
+        code = check_text_is_utf8(idefix, "since", query->since);
+    return code == 0 ? check_text_is_utf8(idefix, "cursor", query->cursor) : code;
 }
 
 /* Fetches a page of events from the Idefix backend. The library's caller blocks here for wait_ms plus at
@@ -323,7 +325,7 @@ int ep_idefix_events_get(ep_idefix *idefix, const struct ep_idefix_query *query,
         .since = query->since,
         .cursor = query->cursor,
         .limit = query->limit != 0 ? query->limit : LIMIT_DEFAULT,
-        .timeout_ms = limit_value(query->wait_ms, UNITS_DURATION_MAX_MS),
+        .timeout_ms = lower_to_maximum(query->wait_ms, UNITS_DURATION_MAX_MS),
     };
     source_page_open(&page);
     idefix_query_write_data(&backend_query, &request); /* a failure stays noted in request.failed */
@@ -342,8 +344,9 @@ int ep_idefix_events_get(ep_idefix *idefix, const struct ep_idefix_query *query,
     return code;
 }
 
-/* Writes one member of the event object that ep_idefix_event_create sends. With is_json, the text is JSON
- * and is written as it is, or as null for NULL; otherwise it becomes a JSON string. */
+/* Writes one member of the event object that ep_idefix_event_create sends to the backend for the
+ * library's caller. With is_json, the text is JSON and is written as it is, or as null for NULL;
+ * otherwise it becomes a JSON string. */
 static void write_event_member(struct text *out, const char *name, const char *text, bool is_json)
 {
     base_text_append(out, out->bytes > 1 ? ",\"" : "\"");
@@ -355,7 +358,7 @@ static void write_event_member(struct text *out, const char *name, const char *t
         json_write_string(out, text, strlen(text));
 }
 
-static bool is_invalid_json(const char *text)
+static bool has_invalid_json(const char *text)
 {
     return text != NULL && !json_valid(text, strlen(text), NULL);
 }
@@ -366,16 +369,16 @@ static int check_event_members(ep_idefix *idefix, const struct ep_event *event)
 {
     if (event->uid == NULL || event->uid[0] == '\0')
         return base_error_set(&idefix->error, EP_EINVAL, "the event has no uid");
-    int code = check_utf8(idefix, "uid", event->uid);
+    int code = check_text_is_utf8(idefix, "uid", event->uid);
     if (code == 0)
-        code = check_utf8(idefix, "type", event->type);
+        code = check_text_is_utf8(idefix, "type", event->type);
     if (code == 0)
-        code = check_utf8(idefix, "source_id", event->source_id);
+        code = check_text_is_utf8(idefix, "source_id", event->source_id);
     if (code == 0)
-        code = check_utf8(idefix, "domain", event->domain);
-    if (code == 0 && (is_invalid_json(event->payload) || is_invalid_json(event->meta)))
+        code = check_text_is_utf8(idefix, "domain", event->domain);
+    if (code == 0 && (has_invalid_json(event->payload) || has_invalid_json(event->meta)))
         code = base_error_set(&idefix->error, EP_EINVAL, "the %s of event %.100s is not valid JSON",
-                              is_invalid_json(event->meta) ? "meta" : "payload", event->uid);
+                              has_invalid_json(event->meta) ? "meta" : "payload", event->uid);
     return code;
 }
 

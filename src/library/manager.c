@@ -20,13 +20,14 @@ const char *ep_errmsg(const ep_manager *manager)
     return manager->error.message[0] != '\0' ? manager->error.message : ep_strerror(manager->error.code);
 }
 
-/* Replaces *target by a copy of text, or leaves it if text is NULL; the old text is freed. Returns false
- * if memory is out. Used for each text that the library's caller gives for managers, sources and stages. */
-static bool replace_text(const char *text, char **target)
+/* Replaces *target by a copy of new_text and frees the old text; does nothing if new_text is NULL.
+ * Returns false if out of memory. Used for each text that the library's caller gives for managers,
+ * sources and stages. */
+static bool replace_text(const char *new_text, char **target)
 {
-    if (text == NULL)
+    if (new_text == NULL)
         return true;
-    char *copy = strdup(text);
+    char *copy = strdup(new_text);
     if (copy == NULL)
         return false;
     free(*target);
@@ -34,10 +35,10 @@ static bool replace_text(const char *text, char **target)
     return true;
 }
 
-/* Makes the configuration of a new manager: the defaults of a configuration file, then the library
- * caller's parameters. ep_manager_open calls this. Returns false if memory is out; ep_manager_close then
+/* Fills the configuration of a new manager: the defaults of a configuration file, then the library
+ * caller's parameters. ep_manager_open calls this. Returns false if out of memory; ep_manager_close then
  * frees what was made. */
-static bool set_manager_params(ep_manager *manager, const struct ep_manager_params *params)
+static bool fill_manager_config(ep_manager *manager, const struct ep_manager_params *params)
 {
     struct config *config = manager->config = calloc(1, sizeof *config);
     if (config == NULL)
@@ -50,11 +51,11 @@ static bool set_manager_params(ep_manager *manager, const struct ep_manager_para
     manager->log_level = params->log_level != 0 ? (enum ep_severity)params->log_level : EP_LOG_WARNING;
     config->log_level = manager->log_level;
     config->synchronous = params->durability == EP_DURABILITY_NORMAL ? SYNCHRONOUS_NORMAL : SYNCHRONOUS_FULL;
-    char instance[32];
-    snprintf(instance, sizeof instance, "ep-%d", (int)getpid());
+    char default_instance[32];
+    snprintf(default_instance, sizeof default_instance, "ep-%d", (int)getpid());
     const char *storage =
         params->storage == NULL || strcmp(params->storage, ":memory") == 0 ? "memory:" : params->storage;
-    return replace_text(params->instance != NULL ? params->instance : instance, &config->instance) &&
+    return replace_text(params->instance != NULL ? params->instance : default_instance, &config->instance) &&
            replace_text(storage, &config->storage) && replace_text(params->control, &config->control);
 }
 
@@ -75,7 +76,7 @@ int ep_manager_open(const struct ep_manager_params *params, ep_manager **out)
     ep_manager *manager = calloc(1, sizeof *manager);
     if (manager == NULL)
         return EP_ENOMEM;
-    if (!set_manager_params(manager, params)) {
+    if (!fill_manager_config(manager, params)) {
         ep_manager_close(&manager);
         return EP_ENOMEM;
     }
@@ -89,19 +90,19 @@ void ep_manager_close(ep_manager **manager)
 {
     if (manager == NULL || *manager == NULL)
         return;
-    ep_manager *old = *manager;
+    ep_manager *closing_manager = *manager;
     *manager = NULL;
-    if (old->sources != NULL && old->config != NULL)
-        for (size_t i = 0; i < old->config->source_count; i++)
-            free(old->sources[i]);
-    free(old->sources);
-    config_close(&old->config);
-    free(old);
+    if (closing_manager->sources != NULL && closing_manager->config != NULL)
+        for (size_t i = 0; i < closing_manager->config->source_count; i++)
+            free(closing_manager->sources[i]);
+    free(closing_manager->sources);
+    config_close(&closing_manager->config);
+    free(closing_manager);
 }
 
-/* Returns EP_ESTATE, with the manager's error set, while the manager runs: its processes got a copy of the
- * configuration, so a source or stage added now would not start. Otherwise clears the last error and
- * returns 0. */
+/* Returns EP_ESTATE, with the manager's error set, while the library caller's manager runs: its processes
+ * got a copy of the configuration, so a source or stage added now would not start. Otherwise clears the
+ * last error and returns 0. */
 static int check_not_running(ep_manager *manager)
 {
     manager->error = (struct error){0};
@@ -119,7 +120,8 @@ static int check_not_running(ep_manager *manager)
 static int choose_source_type(ep_manager *manager, const struct ep_source_params *params,
                               enum source_type *type)
 {
-    static const enum source_type named_types[] = {SOURCE_HTTP, SOURCE_FILE, SOURCE_GENERATE, SOURCE_IDEFIX};
+    static const enum source_type selectable_types[] = {SOURCE_HTTP, SOURCE_FILE, SOURCE_GENERATE,
+                                                        SOURCE_IDEFIX};
     if (params->type == NULL) {
         if (params->client == NULL && manager->client == NULL)
             return base_error_set(
@@ -128,9 +130,9 @@ static int choose_source_type(ep_manager *manager, const struct ep_source_params
         *type = SOURCE_CLIENT;
         return 0;
     }
-    for (size_t i = 0; i < sizeof named_types / sizeof named_types[0]; i++)
-        if (strcmp(params->type, config_source_type_name(named_types[i])) == 0) {
-            *type = named_types[i];
+    for (size_t i = 0; i < sizeof selectable_types / sizeof selectable_types[0]; i++)
+        if (strcmp(params->type, config_source_type_name(selectable_types[i])) == 0) {
+            *type = selectable_types[i];
             return 0;
         }
     return base_error_set(&manager->error, EP_EINVAL,
@@ -138,11 +140,11 @@ static int choose_source_type(ep_manager *manager, const struct ep_source_params
                           params->type);
 }
 
-/* Copies those parameters of the library's caller that only one type of source has, such as a file's path,
- * into a source configuration. Returns false if memory is out. An idefix source gets its own in
+/* Copies those parameters of the library's caller that only one type of source has, such as a file's
+ * path, into a source configuration. Returns false if out of memory. An idefix source gets its own in
  * append_idefix_source. */
-static bool set_source_type_params(const ep_manager *manager, const struct ep_source_params *params,
-                                   struct source_config *config)
+static bool fill_source_type_config(const ep_manager *manager, const struct ep_source_params *params,
+                                    struct source_config *config)
 {
     switch (config->type) {
     case SOURCE_CLIENT:
@@ -170,26 +172,27 @@ static bool set_source_type_params(const ep_manager *manager, const struct ep_so
     return true;
 }
 
-/* Fills the configuration of a new source: the defaults, then the library caller's parameters.
- * ep_source_add calls this through append_source. Returns false if memory is out. */
-static bool set_source_params(const ep_manager *manager, const struct ep_source_params *params,
-                              struct source_config *config)
+/* Fills the configuration of a new source: first the defaults, then the library caller's parameters, of
+ * which 0 and NULL keep the default. ep_source_add calls this through append_source. Returns false if out
+ * of memory. */
+static bool fill_source_config(const ep_manager *manager, const struct ep_source_params *params,
+                               struct source_config *config)
 {
     config_set_source_defaults(config);
     if (params->long_poll_ms > 0)
         config->long_poll_ms = params->long_poll_ms;
     if (params->page_size > 0)
         config->page_size = params->page_size;
-    return set_source_type_params(manager, params, config) && replace_text(params->id, &config->id) &&
+    return fill_source_type_config(manager, params, config) && replace_text(params->id, &config->id) &&
            replace_text(params->domain, &config->domain) && replace_text(params->address, &config->address) &&
            replace_text(params->event_type, &config->event_type) &&
            replace_text(params->since, &config->since) &&
            replace_text(params->continuation_id, &config->continuation_id);
 }
 
-/* Checks the parameters of a source before ep_source_add adds it to a manager, and sets its *type. Returns
- * 0; EP_EINVAL for a bad id, type, client or filter, or EP_EEXIST for an id in use, both with the
- * manager's error set. */
+/* Checks the parameters that the library's caller gives for a source, before ep_source_add adds it to a
+ * manager, and sets its *type. Returns 0; EP_EINVAL for a bad id, type, client or filter, or EP_EEXIST
+ * for an id in use, both with the manager's error set. */
 static int check_source_params(ep_manager *manager, const struct ep_source_params *params,
                                enum source_type *type)
 {
@@ -220,31 +223,32 @@ static int check_source_params(ep_manager *manager, const struct ep_source_param
     return 0;
 }
 
-/* Appends a source with checked parameters to the manager's configuration; the manager owns *out.
- * ep_source_add calls this. Returns EP_OK, or EP_ENOMEM, which leaves the manager without the new source. */
+/* Appends a source with checked parameters to the configuration of the library caller's manager; the
+ * manager owns *out. ep_source_add calls this. Returns EP_OK, or EP_ENOMEM, which leaves the manager
+ * without the new source. */
 static int append_source(ep_manager *manager, const struct ep_source_params *params, enum source_type type,
                          ep_source **out)
 {
     struct config *config = manager->config;
-    size_t count = config->source_count;
-    struct source_config *configs = realloc(config->sources, (count + 1) * sizeof *configs);
-    if (configs != NULL)
-        config->sources = configs;
+    size_t old_count = config->source_count;
+    struct source_config *source_configs = realloc(config->sources, (old_count + 1) * sizeof *source_configs);
+    if (source_configs != NULL)
+        config->sources = source_configs;
     ep_source **sources =
-        realloc(manager->sources, (count + 1) * sizeof *sources); // NOLINT(bugprone-sizeof-expression)
+        realloc(manager->sources, (old_count + 1) * sizeof *sources); // NOLINT(bugprone-sizeof-expression)
     if (sources != NULL)
         manager->sources = sources;
     ep_source *source = malloc(sizeof *source);
-    if (configs == NULL || sources == NULL || source == NULL) {
+    if (source_configs == NULL || sources == NULL || source == NULL) {
         free(source);
         return base_error_set(&manager->error, EP_ENOMEM, "out of memory for source %s", params->id);
     }
-    configs[count] = (struct source_config){.type = type};
-    *source = (ep_source){.manager = manager, .index = count};
-    sources[count] = source;
-    config->source_count = count + 1; /* config owns the source from here on */
-    if (!set_source_params(manager, params, &configs[count])) {
-        config->source_count = count;
+    source_configs[old_count] = (struct source_config){.type = type};
+    *source = (ep_source){.manager = manager, .index = old_count};
+    sources[old_count] = source;
+    config->source_count = old_count + 1; /* config owns the source from here on */
+    if (!fill_source_config(manager, params, &source_configs[old_count])) {
+        config->source_count = old_count;
         free(source);
         return base_error_set(&manager->error, EP_ENOMEM, "out of memory for source %s", params->id);
     }
@@ -252,9 +256,9 @@ static int append_source(ep_manager *manager, const struct ep_source_params *par
     return EP_OK;
 }
 
-/* Appends an idefix source to the manager's configuration for ep_source_add. Makes the part with broker,
- * account and token first, since reading token_file may fail, then swaps it with the new source's
- * defaults, so that each text has one owner. Returns EP_OK or a negative code. */
+/* Appends an idefix source to the configuration of the library caller's manager, for ep_source_add. Makes
+ * the part with broker, account and token first, since reading token_file may fail, then swaps it with
+ * the new source's defaults, so that each text has one owner. Returns EP_OK or a negative code. */
 static int append_idefix_source(ep_manager *manager, const struct ep_source_params *params, ep_source **out)
 {
     struct config *idefix_config = NULL;
@@ -296,8 +300,8 @@ int ep_source_add(ep_manager *manager, const struct ep_source_params *params, ep
 
 /* Copies the library caller's options of a stage into its configuration. Zero keeps the default, except
  * that max_attempts 0 and max_age_ms 0 mean no limit. Each ep_source_push function calls this through
- * append_stage. Returns false if memory is out. */
-static bool set_stage_options(const struct ep_stage_options *options, struct stage_config *config)
+ * append_stage. Returns false if out of memory. */
+static bool fill_stage_config(const struct ep_stage_options *options, struct stage_config *config)
 {
     config->concurrency = options->concurrency;
     if (options->input_buffer > 0)
@@ -324,8 +328,9 @@ static bool set_stage_options(const struct ep_stage_options *options, struct sta
     return replace_text(options->options, &config->options);
 }
 
-/* Checks name and concurrency of a stage before an ep_source_push function appends it; a name may occur
- * only once in a source. Returns 0, or EP_EINVAL or EP_EEXIST with the manager's error set. */
+/* Checks name and concurrency of the library caller's new stage before an ep_source_push function appends
+ * it; a name may occur only once in a source. Returns 0, or EP_EINVAL or EP_EEXIST with the manager's
+ * error set. */
 static int check_new_stage(ep_source *source, const char *name, const struct ep_stage_options *options)
 {
     struct error *error = &source->manager->error;
@@ -348,9 +353,9 @@ static int check_new_stage(ep_source *source, const char *name, const struct ep_
     return 0;
 }
 
-/* Appends a stage to a source's configuration and returns it; the ep_source_push function that calls this
- * then sets what its type needs, such as the program. Returns NULL on failure; the manager's error then
- * has code and reason. */
+/* Appends the library caller's new stage to a source's configuration and returns it; the ep_source_push
+ * function that calls this then sets what its type needs, such as the program. Returns NULL on failure;
+ * the manager's error then has code and reason. */
 static struct stage_config *append_stage(ep_source *source, const char *name, enum stage_type type,
                                          const struct ep_stage_options *options)
 {
@@ -368,7 +373,7 @@ static struct stage_config *append_stage(ep_source *source, const char *name, en
     *stage = (struct stage_config){.type = type};
     config_set_stage_defaults(stage);
     config->stage_count++; /* config owns it from here on; a run refuses an incomplete stage */
-    if (!replace_text(name, &stage->name) || !set_stage_options(options, stage)) {
+    if (!replace_text(name, &stage->name) || !fill_stage_config(options, stage)) {
         config->stage_count--;
         base_error_set(error, EP_ENOMEM, "out of memory for stage %s", name);
         return NULL;
@@ -414,14 +419,14 @@ int ep_source_push_exec(ep_source *source, const char *const *argv, const struct
     struct stage_config *config = append_stage(source, options->name, STAGE_EXEC, options);
     if (config == NULL)
         return source->manager->error.code;
-    size_t count = 0;
-    while (argv[count] != NULL)
-        count++;
-    config->exec.at = calloc(count + 1, sizeof *config->exec.at);
-    while (config->exec.at != NULL && config->exec.count < count &&
+    size_t argument_count = 0;
+    while (argv[argument_count] != NULL)
+        argument_count++;
+    config->exec.at = calloc(argument_count + 1, sizeof *config->exec.at);
+    while (config->exec.at != NULL && config->exec.count < argument_count &&
            replace_text(argv[config->exec.count], &config->exec.at[config->exec.count]))
         config->exec.count++;
-    if (config->exec.at == NULL || config->exec.count < count)
+    if (config->exec.at == NULL || config->exec.count < argument_count)
         return base_error_set(&source->manager->error, EP_ENOMEM, "out of memory for stage %s",
                               options->name);
     return EP_OK;

@@ -7,8 +7,8 @@
 #include "src/library/manager.h"
 
 /* Allocates the metrics of a run, all zero, with room for worker_count workers. ep_source_run_and_measure
- * calls this in the library caller's process after the run. Returns NULL if memory is out; ep_metrics_free
- * frees the result. */
+ * calls this in the library caller's process after the run. Returns NULL if out of memory;
+ * ep_metrics_free frees the result. */
 struct ep_metrics *library_metrics_new(size_t worker_count)
 {
     struct ep_metrics *metrics = calloc(1, sizeof *metrics);
