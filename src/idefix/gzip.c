@@ -6,7 +6,7 @@
  *  1. Inflating: the buffer grows with the output, by doubling, up to max_bytes. A few KB can hold
  *     gigabytes.
  *  2. Members may follow each other, as the format allows, and their contents are joined. Anything else
- *     behind a member is an error, and so is a body that ends early.
+ *     after a member is an error, and so is a body that ends early.
  *  3. Deflating: the output buffer is one byte smaller than the body, so zlib itself finds out whether
  *     compressing pays.
  */
