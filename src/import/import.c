@@ -247,7 +247,7 @@ static void on_row_taken(const struct store_import_row *stored, bool is_new, voi
         mapping->known_count++;
         return;
     }
-    size_t stage_position = process_chain_next(mapping->source, stored->done);
+    size_t stage_position = process_chain_find_next(mapping->source, stored->done);
     mapping->imported_count++;
     mapping->locked_count += plan->is_row_locked;
     if (stored->event.dead != STORE_REASON_NONE)

@@ -19,15 +19,16 @@ int process_batch_open(struct batch *batch, size_t room)
     return batch->events == NULL ? EP_ENOMEM : 0;
 }
 
-/* Forgets the events of a worker's batch, and frees its memory if one huge event has made it larger
- * than BATCH_ARENA_BYTES. The worker calls it after it has run the whole batch. */
+/* Forgets the events of a worker's batch (those it has taken from the ring), and frees its memory if one
+ * huge event has made it larger than BATCH_ARENA_BYTES. The worker calls it after it has run the whole
+ * batch. */
 void process_batch_clear(struct batch *batch)
 {
-    batch->count = batch->next = batch->arena_used = 0;
-    if (batch->arena_room > BATCH_ARENA_BYTES) {
+    batch->count = batch->next = batch->arena_used_bytes = 0;
+    if (batch->arena_bytes > BATCH_ARENA_BYTES) {
         free(batch->arena);
         batch->arena = NULL;
-        batch->arena_room = 0;
+        batch->arena_bytes = 0;
     }
 }
 
@@ -44,100 +45,100 @@ void process_batch_add(struct batch *batch, uint32_t ticket, int64_t event, uint
         (struct batch_event){.ticket = ticket, .lock = {.event = event, .token = token}};
 }
 
-/* Makes room for added_bytes more bytes in the memory that holds the texts of a worker's batch. The
- * memory may move, so its users keep offsets. Returns false without memory. The worker runs it for each
- * event that it reads from the store. */
+/* Makes room for added_bytes more bytes in the arena, the memory that holds the texts of a worker's batch
+ * of events. The memory may move, so its users keep offsets. Returns false if out of memory. The worker
+ * runs it for each event that it reads from the store. */
 static bool reserve_arena_bytes(struct batch *batch, size_t added_bytes)
 {
-    size_t capacity = batch->arena_room > 0 ? batch->arena_room : 4096;
-    while (capacity - batch->arena_used < added_bytes)
-        capacity *= 2;
-    if (capacity == batch->arena_room)
+    size_t new_arena_bytes = batch->arena_bytes > 0 ? batch->arena_bytes : 4096;
+    while (new_arena_bytes - batch->arena_used_bytes < added_bytes)
+        new_arena_bytes *= 2;
+    if (new_arena_bytes == batch->arena_bytes)
         return true;
-    char *arena = realloc(batch->arena, capacity);
+    char *arena = realloc(batch->arena, new_arena_bytes);
     if (arena == NULL)
         return false;
     batch->arena = arena;
-    batch->arena_room = capacity;
+    batch->arena_bytes = new_arena_bytes;
     return true;
 }
 
-/* Copies a text into the batch's memory, adds a NUL, and returns its offset there. reserve_arena_bytes
- * has made room before. The worker runs it for the four texts of each event that it reads from the
- * store. */
+/* Copies a text into the arena of a worker's batch, adds a NUL, and returns its offset there.
+ * reserve_arena_bytes has made room before. The worker runs it for UID, done stages, data and context of
+ * each event that it reads from the store. */
 static size_t append_arena_text(struct batch *batch, const char *text, size_t bytes)
 {
-    size_t offset = batch->arena_used;
+    size_t offset = batch->arena_used_bytes;
     memcpy(batch->arena + offset, text, bytes);
     batch->arena[offset + bytes] = '\0';
-    batch->arena_used += bytes + 1;
+    batch->arena_used_bytes += bytes + 1;
     return offset;
 }
 
 struct batch_reader {
     struct batch *batch;
-    size_t first;
-    size_t first_unread; /* index of the first event that found no room, SIZE_MAX = none */
+    size_t first_index;
+    size_t unread_offset; /* index of the first event that found no room, SIZE_MAX = none */
 };
 
 /* Copies one event from the store into the worker's batch. Once the texts exceed BATCH_ARENA_BYTES, it
- * copies no more and notes the first event that is left for later. store_read calls it in the worker
- * for each row. Returns 0 or EP_ENOMEM. */
+ * copies no more and notes the first event that was not copied, to be read later. store_read calls it in
+ * the worker for each row. Returns 0 or EP_ENOMEM. */
 static int on_batch_row(size_t index, const struct store_row *row, void *user)
 {
     struct batch_reader *reader = user;
     struct batch *batch = reader->batch;
-    struct batch_event *event = &batch->events[reader->first + index];
-    if (batch->arena_used > BATCH_ARENA_BYTES) {
-        if (reader->first_unread == SIZE_MAX)
-            reader->first_unread = index;
+    struct batch_event *event = &batch->events[reader->first_index + index];
+    if (batch->arena_used_bytes > BATCH_ARENA_BYTES) {
+        if (reader->unread_offset == SIZE_MAX)
+            reader->unread_offset = index;
         return 0;
     }
     size_t uid_bytes = strlen(row->uid), done_bytes = strlen(row->done);
     if (!reserve_arena_bytes(batch, uid_bytes + done_bytes + row->data_bytes + row->context_bytes + 4))
         return EP_ENOMEM;
-    event->uid = append_arena_text(batch, row->uid, uid_bytes);
-    event->done = append_arena_text(batch, row->done, done_bytes);
-    event->data = append_arena_text(batch, row->data, row->data_bytes);
-    event->context = append_arena_text(batch, row->context, row->context_bytes);
+    event->uid_offset = append_arena_text(batch, row->uid, uid_bytes);
+    event->done_offset = append_arena_text(batch, row->done, done_bytes);
+    event->data_offset = append_arena_text(batch, row->data, row->data_bytes);
+    event->context_offset = append_arena_text(batch, row->context, row->context_bytes);
     event->data_bytes = row->data_bytes;
     event->context_bytes = row->context_bytes;
     event->attempts = row->attempts;
     event->crashes = row->crashes;
     event->arrival_ms = row->arrival_ms;
-    event->read = true;
+    event->is_read = true;
     return 0;
 }
 
-/* Reads the texts of the batch's events from the store, as many as fit into BATCH_ARENA_BYTES. Marks
- * events that have no row of ours as lost: another process has them now. The worker calls it when the
- * next event of its batch is not read yet. Returns 0 or the store's error code. */
+/* Reads the texts of the batch's events from the store, as many as fit into BATCH_ARENA_BYTES. Marks as
+ * lost the events whose rows this worker no longer has locked: another process has them now. The worker
+ * calls it when the next event of its batch is not read yet. Returns 0 or the store's error code. */
 int process_batch_read(struct batch *batch, struct store *store)
 {
-    size_t first = batch->next;
-    while (first < batch->count && batch->events[first].read)
-        first++;
-    if (first == batch->next)
-        batch->arena_used = 0; /* those read before have been run: their texts are no longer needed */
+    size_t first_index = batch->next;
+    while (first_index < batch->count && batch->events[first_index].is_read)
+        first_index++;
+    if (first_index == batch->next)
+        batch->arena_used_bytes = 0; /* those read before have been run: their texts are no longer needed */
     struct store_event_lock locks[64];
-    while (first < batch->count) {
+    while (first_index < batch->count) {
         size_t count = 0;
-        while (count < 64 && first + count < batch->count) {
-            locks[count] = batch->events[first + count].lock;
+        while (count < 64 && first_index + count < batch->count) {
+            locks[count] = batch->events[first_index + count].lock;
             count++;
         }
-        struct batch_reader reader = {.batch = batch, .first = first, .first_unread = SIZE_MAX};
+        struct batch_reader reader = {.batch = batch, .first_index = first_index, .unread_offset = SIZE_MAX};
         int result = store_read(store, locks, count, on_batch_row, &reader);
         if (result != 0)
             return result;
-        bool arena_is_full = reader.first_unread != SIZE_MAX;
+        bool arena_is_full = reader.unread_offset != SIZE_MAX;
         size_t looked_up_count =
-            arena_is_full ? reader.first_unread : count; /* events before that without a row are not ours */
-        for (size_t i = first; i < first + looked_up_count; i++)
-            batch->events[i].lost = !batch->events[i].read;
+            arena_is_full ? reader.unread_offset : count; /* events before that without a row are not ours */
+        for (size_t i = first_index; i < first_index + looked_up_count; i++)
+            batch->events[i].is_lost = !batch->events[i].is_read;
         if (arena_is_full)
             return 0;
-        first += count;
+        first_index += count;
     }
     return 0;
 }
@@ -148,12 +149,12 @@ int process_batch_read(struct batch *batch, struct store *store)
 void process_batch_fill_row(const struct batch *batch, const struct batch_event *event, struct store_row *row)
 {
     *row = (struct store_row){
-        .uid = batch->arena + event->uid,
-        .data = batch->arena + event->data,
+        .uid = batch->arena + event->uid_offset,
+        .data = batch->arena + event->data_offset,
         .data_bytes = event->data_bytes,
-        .context = batch->arena + event->context,
+        .context = batch->arena + event->context_offset,
         .context_bytes = event->context_bytes,
-        .done = batch->arena + event->done,
+        .done = batch->arena + event->done_offset,
         .attempts = event->attempts,
         .crashes = event->crashes,
         .arrival_ms = event->arrival_ms,
@@ -171,8 +172,9 @@ int process_pending_open(struct pending *pending, size_t room)
     return pending->answers == NULL || pending->extra == NULL ? EP_ENOMEM : 0;
 }
 
-/* Adds a stage's answer to those that wait for their commit; its texts then belong to the list. The
- * worker calls it after each call of the stage. Returns 0, or EP_ENOMEM with nothing added. */
+/* Adds a stage's answer about one event to the worker's answers that wait for their commit; its texts then
+ * belong to that list. The worker calls it after each call of the stage. Returns 0, or EP_ENOMEM with
+ * nothing added. */
 int process_pending_add(struct pending *pending, uint32_t ticket, struct store_event_lock lock,
                         struct chain_answer *answer, struct ep_call *call, uint64_t now_ns)
 {
@@ -198,9 +200,9 @@ int process_pending_add(struct pending *pending, uint32_t ticket, struct store_e
     return 0;
 }
 
-/* Keeps the first `count` pending answers, and drops the others with their texts. The worker calls it
- * with 0 after each commit. After a malformed answer in a pipeline it drops the pipeline's answers,
- * because it cannot know which event each belongs to. */
+/* Keeps the first `count` pending answers, and drops the others with their texts. The worker calls it with
+ * 0 after each commit. After a malformed answer in a pipeline (several events sent to a program at once)
+ * it drops that pipeline's answers, because it cannot know which event each belongs to. */
 void process_pending_truncate(struct pending *pending, size_t count)
 {
     for (size_t i = count; i < pending->count; i++) {

@@ -14,9 +14,9 @@
 struct batch_event {
     uint32_t ticket;
     struct store_event_lock lock;
-    bool read; /* the texts are there */
-    bool lost; /* the store says that it is no longer ours */
-    size_t uid, data, context, done;
+    bool is_read; /* the texts are there */
+    bool is_lost; /* the store says that it is no longer ours */
+    size_t uid_offset, data_offset, context_offset, done_offset;
     size_t data_bytes, context_bytes;
     uint32_t attempts, crashes;
     uint64_t arrival_ms;
@@ -26,7 +26,7 @@ struct batch {
     struct batch_event *events; /* taken; those before `next` have been run */
     size_t count, next, room;
     char *arena;
-    size_t arena_used, arena_room;
+    size_t arena_used_bytes, arena_bytes;
 };
 
 #define BATCH_ARENA_BYTES \

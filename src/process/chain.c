@@ -14,8 +14,8 @@
 
 #define LONGEST_DELAY_MS UINT64_C(3155760000000) /* a hundred years: more means never, and would overflow */
 
-/* Whether the event's list of done stages ("a\nb\n") contains this stage. process_chain_next asks it
- * for each stage of a source, in producers, workers and `eventpipe import`. */
+/* Returns whether the event's list of done stages ("a\nb\n") contains this stage. Producers and workers
+ * ask it to find the stage that an event needs next; so does `eventpipe import`. */
 bool process_chain_is_stage_done(const char *done_stages, const char *stage_name)
 {
     size_t length = strlen(stage_name);
@@ -28,9 +28,10 @@ bool process_chain_is_stage_done(const char *done_stages, const char *stage_name
     return false;
 }
 
-/* Returns the position of the first stage of the source's chain that the event has not done; stage_count =
- * all are. Producers call it when they claim an event, workers after an answer, and `eventpipe import`. */
-size_t process_chain_next(const struct source_config *source, const char *done_stages)
+/* Returns the position of the first stage in the source's chain (its stages, in order) that the event has
+ * not done; stage_count if all are done. Producers call it when they claim an event, workers after an
+ * answer, and `eventpipe import`. */
+size_t process_chain_find_next(const struct source_config *source, const char *done_stages)
 {
     size_t position = 0;
     while (position < source->stage_count &&
@@ -39,8 +40,8 @@ size_t process_chain_next(const struct source_config *source, const char *done_s
     return position;
 }
 
-/* Returns a copy of the event's list of done stages with one more name, which the caller frees; NULL
- * without memory. A worker runs it when its stage has processed an event. */
+/* Returns a copy of the event's list of done stages with one more name, which the caller frees; NULL if
+ * out of memory. A worker runs it when its stage has processed an event. */
 static char *append_done_stage(const char *done_stages, const char *stage_name)
 {
     size_t old_bytes = strlen(done_stages), added_bytes = strlen(stage_name);
@@ -61,7 +62,7 @@ static int apply_processed(const struct source_config *source, const struct stag
     char *done = append_done_stage(row->done, stage->name);
     if (done == NULL)
         return EP_ENOMEM;
-    out->next = process_chain_next(source, done);
+    out->next = process_chain_find_next(source, done);
     if (out->next == source->stage_count) {
         free(done);
         out->store.change = STORE_COMPLETE;

@@ -10,7 +10,7 @@
 /* The list of stages done is text: each name and a line feed, in the order they were done. */
 bool process_chain_is_stage_done(const char *done_stages, const char *stage_name);
 /* Position of the first stage of the chain that is not done; stage_count = all are. */
-size_t process_chain_next(const struct source_config *source, const char *done_stages);
+size_t process_chain_find_next(const struct source_config *source, const char *done_stages);
 
 struct chain_answer {
     struct store_answer

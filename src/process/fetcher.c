@@ -14,9 +14,9 @@
 #include <string.h>
 #include <time.h>
 
-/* Connects to the source's backend, or starts its program or plugin. The producer's fetcher thread runs
- * it before the first fetch, and again if that failed: a slow backend must not block the producer's
- * main thread. Returns 0, or an error code with the message in fetcher->failure. */
+/* Connects the producer's source to its backend, or starts the source's program or plugin. The producer's
+ * fetcher thread runs it before the first fetch, and again if that failed: a slow backend must not block
+ * the producer's main thread. Returns 0, or an error code with the message in fetcher->failure. */
 static int open_source(struct fetcher *fetcher)
 {
     void *source;
@@ -33,7 +33,7 @@ static int open_source(struct fetcher *fetcher)
 /* Opens the source if it is not open, and fetches one page of events into fetcher->page. Leaves 0 or an
  * error code in fetcher->result. Only the producer's fetcher thread runs it, because it may block on
  * the backend. */
-static void run_fetch(struct fetcher *fetcher)
+static void open_and_fetch_page(struct fetcher *fetcher)
 {
     source_page_clear(&fetcher->page);
     fetcher->failure = (struct source_failure){0};
@@ -62,7 +62,7 @@ static void *run_fetcher_thread(void *user)
         if (atomic_load(&fetcher->quit))
             break;
         atomic_store_explicit(&fetcher->state, FETCHER_FETCHING, memory_order_release);
-        run_fetch(fetcher);
+        open_and_fetch_page(fetcher);
         atomic_store_explicit(&fetcher->state, FETCHER_ANSWERED, memory_order_release);
         wake_slot(fetcher->slot);
     }

@@ -27,9 +27,9 @@ static size_t measure_text_bytes(const char *text)
     return text != NULL ? strlen(text) : NO_TEXT;
 }
 
-/* Fills in the fixed part of an encoded answer: the answer itself and the lengths of its texts. Returns
- * the texts in `texts`, in the order in which they follow. A worker runs it when it writes its answers
- * for the leader of a group commit. */
+/* Fills in the fixed part of an answer in a worker's commit request: the answer itself and the lengths of
+ * its texts. Returns the texts in `texts`, in the order in which they follow. A worker runs it when it
+ * leaves its answers to the leader of a group commit (a worker that commits for others, too). */
 static void fill_encoded_answer(const struct store_answer *answer, struct encoded_answer *encoded,
                                 const char *texts[TEXTS_PER_ANSWER])
 {
@@ -72,9 +72,9 @@ size_t process_group_codec_encode(const struct store_group_member *member, char 
     return used_bytes;
 }
 
-/* Returns the next text of an encoded answer and moves *used_bytes to the end of it; NULL where there
- * was none. Sets *valid to false if the text does not lie within the bytes: a worker that crashed may
- * have written half of them. The leader of a group commit (a worker) runs it. */
+/* Returns the next text of an answer in another worker's commit request and moves *used_bytes to the end
+ * of it; NULL where there was none. Sets *valid to false if the text does not lie within the bytes: a
+ * worker that crashed may have written half of them. The leader of a group commit (a worker) runs it. */
 static const char *decode_text(const char *bytes, size_t byte_count, size_t *used_bytes, size_t text_bytes,
                                bool *valid)
 {

@@ -34,8 +34,8 @@ struct keeper {
     struct process process;
     const struct child_context *child;
     uint64_t refreshed_ns;
-    bool totals_stale; /* something changed since the totals were copied */
-    bool wal_pending;  /* a checkpoint is still to be done, or a reader held it up */
+    bool must_refresh;    /* something changed since the totals were copied */
+    bool must_checkpoint; /* a checkpoint is still to be done, or a reader held it up */
 };
 
 /* ---- the start */
@@ -124,7 +124,7 @@ static void store_crashes(struct keeper *keeper)
     if (store_add_crashes(keeper->process.store, crashes, count, lost_count) == 0)
         crash_log_set_stored_end(segment, end_number);
     else
-        keeper->totals_stale = true;
+        keeper->must_refresh = true;
 }
 
 /* ---- trace */
@@ -140,7 +140,7 @@ static void trim_trace(struct keeper *keeper)
     for (int step = 0; step < TRIM_STEPS && code == 1; step++)
         code = store_trim_trace(keeper->process.store, shm_realtime_ms(), trace->keep_ms, bytes);
     if (code == 1)
-        keeper->totals_stale = true;
+        keeper->must_refresh = true;
 }
 
 /* ---- totals */
@@ -189,7 +189,7 @@ static void refresh_segment(struct keeper *keeper)
 {
     const struct segment *segment = &keeper->child->segment;
     atomic_store(&segment->header->activity, 0); /* first: later changes are reported again */
-    keeper->totals_stale = false;
+    keeper->must_refresh = false;
     keeper->refreshed_ns = shm_now_ns();
     process_mark_progress(&keeper->process);
     for (uint32_t i = 0; i < segment->header->source_count; i++)
@@ -222,11 +222,11 @@ static void note_start_totals(struct keeper *keeper)
 
 /* Makes the producers of the changed sources (one bit each; bit 63 for all from the 64th) read the
  * store again. The keeper runs it after an operator's command has changed events or a cursor. */
-static void notify_producers(struct keeper *keeper, uint64_t changed)
+static void notify_producers(struct keeper *keeper, uint64_t changed_sources)
 {
     const struct segment *segment = &keeper->child->segment;
     for (uint32_t i = 0; i < segment->header->source_count; i++) {
-        if ((changed >> (i < 63 ? i : 63) & 1) == 0)
+        if ((changed_sources >> (i < 63 ? i : 63) & 1) == 0)
             continue;
         struct shm_source *source = segment_source(segment, i);
         atomic_store(&source->rescan, 1);
@@ -234,21 +234,21 @@ static void notify_producers(struct keeper *keeper, uint64_t changed)
     }
 }
 
-/* Carries out one operator's command that needs the store (queue, retry, remove, inject, ...) and sends
- * the answer to the client. The keeper runs it for each request that the supervisor has passed on. */
-static void serve_request(struct keeper *keeper, const char *request_text, size_t bytes, int client)
+/* Carries out, in the keeper, one operator's command that needs the store (queue, retry, remove, inject,
+ * ...) and sends the answer to the client. Runs for each request that the supervisor has passed on. */
+static void serve_request(struct keeper *keeper, const char *request_text, size_t bytes, int client_fd)
 {
     cJSON *request = cJSON_ParseWithLength(request_text, bytes);
-    uint64_t changed = 0;
+    uint64_t changed_sources = 0;
     slot_set_state(keeper->process.slot, SHM_SLOT_BUSY);
     const struct admin admin = {.store = keeper->process.store,
                                 .config = keeper->child->config,
                                 .daemon_up = true};
-    control_admin_serve(&admin, request, client, &changed);
+    control_admin_serve(&admin, request, client_fd, &changed_sources);
     cJSON_Delete(request);
-    if (changed != 0) {
-        notify_producers(keeper, changed);
-        keeper->totals_stale = true;
+    if (changed_sources != 0) {
+        notify_producers(keeper, changed_sources);
+        keeper->must_refresh = true;
     }
 }
 
@@ -274,40 +274,41 @@ static void receive_request(struct keeper *keeper)
     const struct cmsghdr *header = CMSG_FIRSTHDR(&message);
     if (header == NULL || header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS)
         return;
-    int client;
-    memcpy(&client, CMSG_DATA(header), sizeof client);
-    serve_request(keeper, request_text, (size_t)bytes, client);
-    close(client);
+    int client_fd;
+    memcpy(&client_fd, CMSG_DATA(header), sizeof client_fd);
+    serve_request(keeper, request_text, (size_t)bytes, client_fd);
+    close(client_fd);
 }
 
 /* ---- the loop */
 
-/* Returns how long the keeper may sleep, in milliseconds: -1 (for ever) while nothing has changed, so
- * that an idle daemon costs nothing; otherwise until the next refresh, at most a second. */
+/* Returns how long the keeper may sleep, in milliseconds: -1 (for ever) while nothing has changed, so that
+ * an idle daemon costs nothing; a second while a checkpoint of the store's WAL must be tried again;
+ * otherwise until the next refresh is due. */
 static int compute_poll_timeout_ms(const struct keeper *keeper)
 {
-    if (!keeper->totals_stale)
-        return keeper->wal_pending ? (int)(REFRESH_NS / 1000000) : -1;
-    uint64_t age_ns = shm_now_ns() - keeper->refreshed_ns;
-    return age_ns >= REFRESH_NS ? 0 : (int)((REFRESH_NS - age_ns) / 1000000) + 1;
+    if (!keeper->must_refresh)
+        return keeper->must_checkpoint ? (int)(REFRESH_NS / 1000000) : -1;
+    uint64_t since_refresh_ns = shm_now_ns() - keeper->refreshed_ns;
+    return since_refresh_ns >= REFRESH_NS ? 0 : (int)((REFRESH_NS - since_refresh_ns) / 1000000) + 1;
 }
 
 /* Reads from the keeper's eventfd what producers and workers have reported: events have changed, or the
  * store's WAL has grown. The keeper's loop runs it. */
 static void read_notifications(struct keeper *keeper)
 {
-    uint64_t notified;
-    if (read(keeper->child->activity_fd, &notified, sizeof notified) != sizeof notified)
+    uint64_t notified_amount;
+    if (read(keeper->child->activity_fd, &notified_amount, sizeof notified_amount) != sizeof notified_amount)
         return;
-    if (notified >= KEEPER_WAL_GROWN)
-        keeper->wal_pending = true;
-    if (notified % KEEPER_WAL_GROWN != 0)
-        keeper->totals_stale = true;
+    if (notified_amount >= KEEPER_WAL_GROWN)
+        keeper->must_checkpoint = true;
+    if (notified_amount % KEEPER_WAL_GROWN != 0)
+        keeper->must_refresh = true;
 }
 
-/* Whether all other processes of the instance have exited. The keeper asks at a shutdown: it exits
- * last, because its final checkpoint can copy the whole WAL into the database only when no other
- * process uses the store. */
+/* Returns whether all other processes of the instance have exited, by their slots in shared memory. The
+ * keeper asks at a shutdown: it exits last, because its final checkpoint can copy the whole WAL into the
+ * database only when no other process uses the store. */
 static bool have_others_exited(const struct keeper *keeper)
 {
     const struct segment *segment = &keeper->child->segment;
@@ -328,11 +329,11 @@ static void run_keeper_turn(struct keeper *keeper)
         return;
     if (poll_fds[0].revents != 0)
         read_notifications(keeper);
-    if (keeper->wal_pending) /* a checkpoint that fails is tried again when the WAL grows */
-        keeper->wal_pending = store_checkpoint(keeper->process.store, false) == 1;
+    if (keeper->must_checkpoint) /* a checkpoint that fails is tried again when the WAL grows */
+        keeper->must_checkpoint = store_checkpoint(keeper->process.store, false) == 1;
     if (poll_fds[1].revents != 0)
         receive_request(keeper);
-    if (keeper->totals_stale && shm_now_ns() - keeper->refreshed_ns >= REFRESH_NS)
+    if (keeper->must_refresh && shm_now_ns() - keeper->refreshed_ns >= REFRESH_NS)
         refresh_segment(keeper);
 }
 

@@ -48,8 +48,9 @@ void process_set_title(const char *format, ...)
     setproctitle("-eventpiped: %-*s", title_width - (int)strlen("eventpiped: "), title);
 }
 
-/* Sets up what every child of the supervisor needs first: its slot in shared memory, its name in the log,
- * its title. Producers, workers and the keeper call it right after fork. */
+/* Sets up what every child of the supervisor needs first: its slot (each process has one in shared memory,
+ * with its state), its name in the log, its title. Producers, workers and the keeper call it right after
+ * fork. */
 void process_open(struct process *process, const struct child_context *child, const char *name)
 {
     *process = (struct process){.child = child, .header = child->segment.header};
@@ -59,14 +60,14 @@ void process_open(struct process *process, const struct child_context *child, co
     prctl(PR_SET_NAME, "eventpiped");
 }
 
-uint32_t process_phase(const struct process *process)
+uint32_t process_get_phase(const struct process *process)
 {
     return atomic_load_explicit(&process->header->phase, memory_order_acquire);
 }
 
 bool process_is_stopping(const struct process *process)
 {
-    return process_phase(process) >= SHM_PHASE_STOPPING;
+    return process_get_phase(process) >= SHM_PHASE_STOPPING;
 }
 
 void process_mark_progress(const struct process *process)
@@ -91,10 +92,10 @@ void process_report_ready(const struct process *process)
 static void on_wal_grown(void *user)
 {
     struct process *process = user;
-    uint64_t now = shm_now_ns();
-    if (now - process->wal_notified_ns < WAL_NOTIFY_NS)
+    uint64_t now_ns = shm_now_ns();
+    if (now_ns - process->wal_notified_ns < WAL_NOTIFY_NS)
         return;
-    process->wal_notified_ns = now;
+    process->wal_notified_ns = now_ns;
     process_notify_keeper_wal(process->child);
 }
 
@@ -106,7 +107,7 @@ static void on_write_lock_released(void *user)
 
 /* Sleeps half a second before the next try at a store that is busy or full; a stop ends the sleep.
  * Producers and workers sleep so after a failed store call, the keeper while it opens the store. */
-static void sleep_store_pause(struct process *process)
+static void sleep_before_store_retry(struct process *process)
 {
     uint32_t key = wake_prepare_elsewhere(process->slot); /* also a committer's, while a call runs */
     if (process_is_stopping(process))
@@ -146,12 +147,12 @@ static void report_store_recovered(struct process *process)
 void process_store_backoff(struct process *process, const char *message)
 {
     report_store_failing(process, message);
-    sleep_store_pause(process);
+    sleep_before_store_retry(process);
 }
 
-/* Returns whether a store call succeeded. If the store is busy or full, it reports that, sleeps half a
- * second and returns false; the caller tries again. It ends the process if the store is broken.
- * Producers and workers pass the result of each store call to it. */
+/* Returns whether a store call of a producer or worker succeeded. If the store is busy or full, it reports
+ * that, sleeps half a second and returns false; the caller tries again. It ends the process if the store
+ * is broken. They pass the result of each store call to it. */
 bool process_check_store_result(struct process *process, int result)
 {
     if (result == 0) {

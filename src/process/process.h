@@ -40,7 +40,7 @@ void process_store_backoff(struct process *process, const char *message);
 void process_mark_progress(const struct process *process);
 
 bool process_is_stopping(const struct process *process);
-uint32_t process_phase(const struct process *process);
+uint32_t process_get_phase(const struct process *process);
 /* For a main whose arguments are no longer needed once processes are forked: their titles are written over
  * them. Without it no titles are shown, because a library's caller may still read its arguments in stages
  * and clients. */

@@ -23,8 +23,9 @@
 #include "shm/ring.h"
 #include "src/base/log.h"
 
-/* Reads the source's cursor from the store, so that the next page follows the last stored one, and
- * counts the backlog. The producer runs it once at its start; it waits while the store is busy. */
+/* Reads the source's cursor (the position after its last stored page) from the store, so that the next
+ * page follows it, and counts the backlog. The producer runs it once at its start; it waits while the
+ * store is busy. */
 static void load_cursor(struct producer *producer)
 {
     while (
@@ -76,27 +77,27 @@ static void rescan_store(struct producer *producer)
     process_producer_reload_cursor(producer);
 }
 
-/* Whether the source will bring no more events and none waits or is in flight. In a drain, delayed
- * events do not count: they wait for the next start. The producer checks it before it reports the end
- * of its source to the supervisor. */
+/* Returns whether the source will bring no more events and none waits or is with a worker. In a drain,
+ * delayed events do not count: they wait for the next start. The producer checks it before it reports the
+ * end of its source to the supervisor. */
 static bool is_source_empty(const struct producer *producer)
 {
-    bool draining = process_phase(&producer->process) == SHM_PHASE_DRAINING;
-    bool fetches_no_more =
-        draining ? atomic_load(&producer->fetcher.state) != FETCHER_ANSWERED : producer->ended;
-    return fetches_no_more && !producer->events_waiting && (draining || producer->due_ms == UINT64_MAX) &&
+    bool is_draining = process_get_phase(&producer->process) == SHM_PHASE_DRAINING;
+    bool has_fetched_all =
+        is_draining ? atomic_load(&producer->fetcher.state) != FETCHER_ANSWERED : producer->ended;
+    return has_fetched_all && !producer->events_waiting && (is_draining || producer->due_ms == UINT64_MAX) &&
            process_producer_has_nothing_in_flight(producer) && atomic_load(&producer->source->orphans) == 0 &&
            atomic_load(&producer->source->rescan) == 0 &&
            /* a worker reports a delay before it frees the ticket: so read this after the tickets */
            atomic_load(&producer->source->next_due_ms) == UINT64_MAX;
 }
 
-/* Whether the producer has yet to tell the supervisor when the source has no more events: the source
- * has ended, or a drain is on, and it has not reported this. */
+/* Returns whether the producer must still report to the supervisor when its source has no more events: the
+ * source has ended, or a drain is on, and it has not reported this. */
 static bool must_report_empty(const struct producer *producer)
 {
     return atomic_load(&producer->source->ended) == 0 &&
-           (producer->ended || process_phase(&producer->process) == SHM_PHASE_DRAINING);
+           (producer->ended || process_get_phase(&producer->process) == SHM_PHASE_DRAINING);
 }
 
 /* Tells the supervisor once that the source has no more events. The producer runs it at the end of each
@@ -116,7 +117,7 @@ static bool run_producer_turn(struct producer *producer)
 {
     rescan_store(producer);
     bool paused = atomic_load(&producer->source->paused) != 0;
-    bool did_work = process_producer_unlock_orphans(producer);
+    bool did_work = process_producer_unlock_orphaned(producer);
     if (!paused &&
         process_producer_has_due_event(producer)) /* before a new page, which takes all the room there is */
         did_work |= process_producer_claim_events(producer);
@@ -128,9 +129,10 @@ static bool run_producer_turn(struct producer *producer)
     return did_work;
 }
 
-/* Whether there are events that the producer cannot claim only because the first stage's ring is full
- * or no ticket is free. Then it sleeps until a worker makes room and wakes it. */
-static bool waits_for_room(const struct producer *producer)
+/* Returns whether there are events that the producer cannot claim only because the first stage's ring is
+ * full or no ticket is free (each event in flight needs one). Then it sleeps until a worker makes room and
+ * wakes it. */
+static bool is_waiting_for_room(const struct producer *producer)
 {
     return producer->events_waiting || producer->page_waiting_since_ns != 0 ||
            producer->due_ms <= shm_realtime_ms();
@@ -155,8 +157,8 @@ static uint64_t compute_sleep_ns(const struct producer *producer, bool waits_for
     return sleep_ns;
 }
 
-/* Whether the producer's next turn would do anything. The producer checks it between wake_prepare and
- * wake_sleep; a wake-up after that ends the sleep, so none is missed. */
+/* Returns whether the producer's next turn would do anything. The producer checks it between wake_prepare
+ * and wake_sleep; a wake-up after that ends the sleep, so none is missed. */
 static bool has_work_to_do(struct producer *producer)
 {
     const struct shm_source *source = producer->source;
@@ -167,45 +169,49 @@ static bool has_work_to_do(struct producer *producer)
     if (atomic_load(&source->paused) != 0)
         return false;
     return atomic_load(&source->next_due_ms) != UINT64_MAX ||
-           (waits_for_room(producer) && process_producer_compute_claim_limit(producer) > 0);
+           (is_waiting_for_room(producer) && process_producer_compute_claim_limit(producer) > 0);
 }
 
 /* What a turn depends on. It is read before the turn and again before the sleep: a change in between may
  * have come too late for the turn, and its wake-up too early for the sleep. */
-struct orders {
+struct turn_conditions {
     uint32_t phase;
     bool paused;
 };
 
-static struct orders read_orders(const struct producer *producer)
+static struct turn_conditions read_turn_conditions(const struct producer *producer)
 {
-    return (struct orders){process_phase(&producer->process), atomic_load(&producer->source->paused) != 0};
+    return (struct turn_conditions){process_get_phase(&producer->process),
+                                    atomic_load(&producer->source->paused) != 0};
 }
 
-/* Puts the producer to sleep until a worker, the fetcher thread, the keeper, the supervisor or a due
- * time wakes it. The producer's loop runs this after a turn that did nothing. `before` is the phase and
- * pause that the turn has seen; if they have changed since, it does not sleep. */
-static void sleep_until_work(struct producer *producer, struct orders before)
+/* Puts the producer to sleep until a worker, the fetcher thread, the keeper, the supervisor or a due time
+ * wakes it. The producer's loop runs this after a turn that did nothing. `conditions_before` is the phase
+ * and pause that the turn has seen; if they have changed since, it does not sleep. */
+static void sleep_until_work(struct producer *producer, struct turn_conditions conditions_before)
 {
     struct shm_slot *slot = producer->process.slot;
     struct shm_stage *first = segment_stage(&producer->child->segment, producer->source->first_stage);
-    bool blocked = waits_for_room(producer);
-    slot_set_state(slot, before.paused ? SHM_SLOT_PAUSED : blocked ? SHM_SLOT_BLOCKED : SHM_SLOT_IDLE);
+    bool is_blocked = is_waiting_for_room(producer);
+    slot_set_state(slot, conditions_before.paused ? SHM_SLOT_PAUSED
+                         : is_blocked             ? SHM_SLOT_BLOCKED
+                                                  : SHM_SLOT_IDLE);
     uint32_t key = wake_prepare(slot);
-    if (blocked)
+    if (is_blocked)
         wake_want_room(&first->ring);
-    if (blocked || must_report_empty(producer))
+    if (is_blocked || must_report_empty(producer))
         wake_want_ticket(producer->source);
-    struct orders now = read_orders(producer);
-    if (has_work_to_do(producer) || now.phase != before.phase || now.paused != before.paused)
+    struct turn_conditions conditions_now = read_turn_conditions(producer);
+    if (has_work_to_do(producer) || conditions_now.phase != conditions_before.phase ||
+        conditions_now.paused != conditions_before.paused)
         wake_cancel(slot);
     else
-        wake_sleep(slot, key, compute_sleep_ns(producer, blocked));
+        wake_sleep(slot, key, compute_sleep_ns(producer, is_blocked));
     slot_set_state(slot, SHM_SLOT_BUSY);
 }
 
-/* Whether all workers of the source have exited. The producer checks it at a stop: only then can no
- * worker commit an event that the producer unlocks. */
+/* Returns whether all workers of the source have exited. The producer checks it at a stop: only then can
+ * no worker commit an event that the producer unlocks. */
 static bool have_workers_exited(const struct producer *producer)
 {
     const struct segment *segment = &producer->child->segment;
@@ -241,14 +247,14 @@ void process_producer_main(const struct child_context *child, uint32_t source)
     while (!process_is_stopping(&producer.process)) {
         process_set_title("%s %s", producer.name,
                           shm_source_state_name(atomic_load(&producer.source->state)));
-        struct orders orders = read_orders(&producer);
+        struct turn_conditions turn_conditions = read_turn_conditions(&producer);
         if (!run_producer_turn(&producer))
-            sleep_until_work(&producer, orders);
+            sleep_until_work(&producer, turn_conditions);
     }
     slot_set_state(producer.process.slot, SHM_SLOT_STOPPING);
     process_fetcher_close(&producer.fetcher, 1000);
     wait_for_workers(&producer);
-    process_producer_unlock_all(&producer);
+    process_producer_unlock_in_flight(&producer);
     process_producer_set_state(&producer, SHM_SOURCE_STOPPED);
     store_close(&producer.process.store);
     _exit(CHILD_DONE);

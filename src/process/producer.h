@@ -57,9 +57,9 @@ bool process_producer_has_due_event(struct producer *producer);
 /* Claims ready and due events, if there is room. True: did something. */
 bool process_producer_claim_events(struct producer *producer);
 /* Unlocks in the store what exited processes held, by token, and frees their tickets. True: did something. */
-bool process_producer_unlock_orphans(struct producer *producer);
+bool process_producer_unlock_orphaned(struct producer *producer);
 /* At a clean stop, when the workers are gone: unlocks every event in flight. */
-void process_producer_unlock_all(struct producer *producer);
+void process_producer_unlock_in_flight(struct producer *producer);
 bool process_producer_has_nothing_in_flight(const struct producer *producer);
 
 /* ---- producer_fetch.c */

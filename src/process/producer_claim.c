@@ -25,8 +25,9 @@
 
 #define UNLOCK_BATCH_MAX 256 /* events unlocked or completed in one transaction */
 
-/* Allocates the lists of the tickets that one claim loads and of the stages at which their events
- * enter. The producer calls it once at its start. Returns 0 or EP_ENOMEM. */
+/* Allocates the producer's lists of the tickets (a ticket says which process has an event in flight) that
+ * one claim uses and of the stages at which their events enter. The producer calls it once at its start.
+ * Returns 0 or EP_ENOMEM. */
 int process_producer_claim_open(struct producer *producer)
 {
     producer->loaded_capacity = producer->source->ticket_count;
@@ -42,8 +43,8 @@ int process_producer_claim_open(struct producer *producer)
 size_t process_producer_compute_claim_limit(struct producer *producer)
 {
     const struct shm_stage *first = segment_stage(&producer->child->segment, producer->source->first_stage);
-    uint32_t waiting_count = ring_count(&first->ring), ring_limit = first->ring.limit;
-    if (waiting_count * 2 > ring_limit)
+    uint32_t waiting_count = ring_count(&first->ring), ring_capacity = first->ring.limit;
+    if (waiting_count * 2 > ring_capacity)
         return 0;
     uint32_t ticket_total = producer->source->ticket_count;
     uint32_t tickets_used = ticket_count(&producer->child->segment, producer->source, NULL, NULL);
@@ -51,13 +52,13 @@ size_t process_producer_compute_claim_limit(struct producer *producer)
     if (free_tickets < ticket_total / 4 && waiting_count > 0)
         return 0;
     uint32_t claim_limit =
-        ring_limit - waiting_count + wake_count_idle_workers(&producer->child->segment, first);
+        ring_capacity - waiting_count + wake_count_idle_workers(&producer->child->segment, first);
     return claim_limit < free_tickets ? claim_limit : free_tickets;
 }
 
-/* Returns the claim of up to `limit` events, with a new token (the number by which the store knows who
- * has locked an event). The producer calls it before each transaction that claims: with a page, or of
- * stored events. */
+/* Prepares the claim of up to `limit` events, with a new token (the number of the claim, with which the
+ * store marks the events that it locks). The producer calls it before each transaction that claims: with a
+ * page, or of stored events. */
 struct store_claim process_producer_prepare_claim(struct producer *producer, size_t limit)
 {
     uint64_t claims = atomic_fetch_add(&producer->source->claims, 1) + 1;
@@ -66,9 +67,9 @@ struct store_claim process_producer_prepare_claim(struct producer *producer, siz
     return (struct store_claim){.token = STORE_TOKEN(start, claims), .limit = limit};
 }
 
-/* Records each claimed event in a ticket in shared memory, so that the next producer finds it if this
- * one crashes, and then commits the claim. The producer calls it while the store's transaction is open.
- * Returns 0, or the store's error code with all tickets free again. */
+/* Records each claimed event in a ticket (who has an event in flight) in shared memory, so that the next
+ * producer finds it if this one crashes, and then commits the claim. The producer calls it while the
+ * store's transaction is open. Returns 0, or the store's error code with all tickets free again. */
 int process_producer_commit_claim(struct producer *producer, uint64_t token,
                                   const struct store_claimed *claimed)
 {
@@ -79,7 +80,7 @@ int process_producer_commit_claim(struct producer *producer, uint64_t token,
         ticket_bind(segment, ticket, claimed->events[i].event, token);
         producer->loaded_tickets[i] = ticket;
         producer->entry_positions[i] =
-            (uint32_t)process_chain_next(producer->config, claimed->events[i].done);
+            (uint32_t)process_chain_find_next(producer->config, claimed->events[i].done);
     }
     producer->loaded_count = claimed->count;
     int result = store_claim_end(producer->process.store);
@@ -91,9 +92,9 @@ int process_producer_commit_claim(struct producer *producer, uint64_t token,
     return result;
 }
 
-/* Completes claimed events whose stages are all done already; this happens after the last stage was
- * dropped from the configuration. The producer runs it after a claim: no worker would ever take these
- * events. */
+/* Completes events that the producer has claimed, but whose stages are all done already; this happens
+ * after the last stage was dropped from the configuration. The producer runs it after a claim: no worker
+ * would ever take these events. */
 static void complete_finished_events(struct producer *producer, const uint32_t *tickets, size_t count)
 {
     const struct segment *segment = &producer->child->segment;
@@ -114,15 +115,15 @@ static void complete_finished_events(struct producer *producer, const uint32_t *
     }
 }
 
-/* Puts the claimed events into the rings of their next stages and wakes workers; completes those that
- * no stage has to run. The producer calls it after the claim's commit, never before: a worker must not
- * see an event that may be rolled back. */
+/* Puts the events that the producer has claimed into the rings of their next stages and wakes workers;
+ * completes those that no stage has to run. The producer calls it after the claim's commit, never before:
+ * a worker must not see an event that may be rolled back. */
 void process_producer_publish_claim(struct producer *producer)
 {
     const struct segment *segment = &producer->child->segment;
     uint32_t stage_count = producer->source->stage_count, complete_count = 0;
-    bool was_pushed[stage_count];
-    memset(was_pushed, 0, sizeof was_pushed);
+    bool was_pushed_to[stage_count];
+    memset(was_pushed_to, 0, sizeof was_pushed_to);
     if (producer->loaded_count > 0 && atomic_load(&producer->source->ended) != 0)
         atomic_store(&producer->source->ended, 0);
     for (size_t i = 0; i < producer->loaded_count; i++) {
@@ -132,11 +133,11 @@ void process_producer_publish_claim(struct producer *producer)
             continue;
         }
         if (ticket_pass_on(segment, producer->source, ticket, producer->child->slot, position))
-            was_pushed[position] = true;
+            was_pushed_to[position] = true;
     }
     producer->loaded_count = 0;
     for (uint32_t i = 0; i < stage_count; i++)
-        if (was_pushed[i])
+        if (was_pushed_to[i])
             wake_stage(segment, segment_stage(segment, producer->source->first_stage + i));
     complete_finished_events(producer, producer->loaded_tickets, complete_count);
     process_notify_keeper(producer->child);
@@ -192,9 +193,9 @@ static void format_cause_message(const struct shm_cause *cause, char *buffer, si
         snprintf(buffer, size, "%s %d", shm_cause_name(cause->kind), cause->code);
 }
 
-/* Fills in what the exit of a worker means for the event that it held: nothing, a crash or a timeout
- * that counts against the event. The producer runs it before it unlocks the event in the store.
- * `message` gets the error text and must live as long as *unlock. */
+/* Fills in what the exit of a worker means for the event that it had: nothing, or a crash or a timeout,
+ * which count against the event. The producer runs it before it unlocks the event in the store. `message`
+ * gets the error text and must live as long as *unlock. */
 static void fill_unlock_cause(struct producer *producer, uint32_t ticket, struct store_unlock *unlock,
                               char *message, size_t size)
 {
@@ -219,11 +220,11 @@ static void fill_unlock_cause(struct producer *producer, uint32_t ticket, struct
     unlock->error = message;
 }
 
-/* Collects up to UNLOCK_BATCH_MAX tickets that exited processes left, searched from *next_index on,
- * with the unlock of each event. Returns how many. The producer runs it after the supervisor has
- * reported an exit. */
-static size_t collect_orphans(struct producer *producer, uint32_t *next_index, uint32_t *tickets,
-                              struct store_unlock *unlocks, char (*messages)[SHM_TEXT_BYTES + 16])
+/* Collects up to UNLOCK_BATCH_MAX orphaned tickets: those of events that an exited process still had.
+ * Searches from *next_index on, fills one unlock for each, which frees the event for another try (event 0:
+ * the process exited before it had one), and returns how many. The producer runs it after an exit. */
+static size_t collect_orphaned_tickets(struct producer *producer, uint32_t *next_index, uint32_t *tickets,
+                                       struct store_unlock *unlocks, char (*cause_texts)[SHM_TEXT_BYTES + 16])
 {
     const struct shm_source *source = producer->source;
     size_t count = 0;
@@ -235,21 +236,22 @@ static size_t collect_orphans(struct producer *producer, uint32_t *next_index, u
         tickets[count] = ticket;
         unlocks[count] = (struct store_unlock){.lock = {view.event, view.token}};
         if (view.event != 0)
-            fill_unlock_cause(producer, ticket, &unlocks[count], messages[count], sizeof messages[count]);
+            fill_unlock_cause(producer, ticket, &unlocks[count], cause_texts[count],
+                              sizeof cause_texts[count]);
         count++;
     }
     return count;
 }
 
-/* Unlocks one batch of orphaned events (whose worker has exited) in the store, then frees their
- * tickets: in this order a crash in between only repeats the unlock. The producer runs it. Returns
- * false if there were none, or the instance stops. */
-static bool unlock_orphan_batch(struct producer *producer, uint32_t *next_index)
+/* Unlocks one batch of orphaned events (those whose worker has exited) in the store, for another try, then
+ * frees their tickets: in this order a crash in between only repeats the unlock. The producer runs it.
+ * Returns false if there were none, or the instance stops. */
+static bool unlock_orphaned_batch(struct producer *producer, uint32_t *next_index)
 {
     static uint32_t tickets[UNLOCK_BATCH_MAX];
     static struct store_unlock unlocks[UNLOCK_BATCH_MAX];
-    static char messages[UNLOCK_BATCH_MAX][SHM_TEXT_BYTES + 16];
-    size_t count = collect_orphans(producer, next_index, tickets, unlocks, messages);
+    static char cause_texts[UNLOCK_BATCH_MAX][SHM_TEXT_BYTES + 16];
+    size_t count = collect_orphaned_tickets(producer, next_index, tickets, unlocks, cause_texts);
     if (count == 0)
         return false;
     while (!process_check_store_result(&producer->process, store_unlock(producer->process.store,
@@ -270,13 +272,13 @@ static bool unlock_orphan_batch(struct producer *producer, uint32_t *next_index)
 /* Unlocks in the store the events that exited workers or an earlier producer held, so that they run
  * again. The producer calls it in each turn; it does nothing unless the supervisor has reported such an
  * exit. Returns whether it unlocked any. */
-bool process_producer_unlock_orphans(struct producer *producer)
+bool process_producer_unlock_orphaned(struct producer *producer)
 {
     if (atomic_exchange(&producer->source->orphans, 0) == 0)
         return false;
     uint32_t next_index = 0;
     bool unlocked_any = false;
-    while (unlock_orphan_batch(producer, &next_index))
+    while (unlock_orphaned_batch(producer, &next_index))
         unlocked_any = true;
     if (unlocked_any) {
         store_rescan(producer->process.store, producer->store_id);
@@ -285,9 +287,10 @@ bool process_producer_unlock_orphans(struct producer *producer)
     return unlocked_any;
 }
 
-/* Unlocks in the store every event of the source in flight, and counts no crash against them. The
- * producer calls it at a clean stop, after its workers have exited, so that no event stays locked. */
-void process_producer_unlock_all(struct producer *producer)
+/* Unlocks in the store every event of the source that a ticket names (all that are in flight), and counts
+ * no crash against them. The producer calls it at a clean stop, after its workers have exited, so that no
+ * event stays locked. */
+void process_producer_unlock_in_flight(struct producer *producer)
 {
     const struct shm_source *source = producer->source;
     for (uint32_t i = 0; i < source->ticket_count; i++) {
@@ -301,7 +304,7 @@ void process_producer_unlock_all(struct producer *producer)
         ticket_revoke(&producer->child->segment, ticket);
     }
     uint32_t next_index = 0;
-    while (unlock_orphan_batch(producer, &next_index))
+    while (unlock_orphaned_batch(producer, &next_index))
         ;
 }
 

@@ -28,11 +28,11 @@ void process_producer_set_state(struct producer *producer, enum shm_source_state
         base_log_info("source state=%s was=%s", shm_source_state_name(state), shm_source_state_name(old));
 }
 
-/* Whether the producer may fetch now: the instance is running (not draining or stopping), the source is
- * not paused and has not ended. */
+/* Returns whether the producer may fetch now: the instance is running (not draining or stopping), the
+ * source is not paused and has not ended. */
 static bool may_fetch(const struct producer *producer)
 {
-    return process_phase(&producer->process) == SHM_PHASE_RUNNING &&
+    return process_get_phase(&producer->process) == SHM_PHASE_RUNNING &&
            atomic_load(&producer->source->paused) == 0 && !producer->ended;
 }
 
@@ -104,7 +104,7 @@ static void note_page_stored(struct producer *producer, const struct page *page,
 }
 
 /* False: an empty page with the cursor that is stored already needs no transaction. */
-static bool page_changes_store(const struct producer *producer, const struct page *page)
+static bool does_page_change_store(const struct producer *producer, const struct page *page)
 {
     return page->count > 0 || (page->cursor != NULL &&
                                (producer->cursor == NULL || strcmp(page->cursor, producer->cursor) != 0));
@@ -116,7 +116,7 @@ static bool page_changes_store(const struct producer *producer, const struct pag
 static bool ingest_page(struct producer *producer, size_t claim_limit)
 {
     const struct page *page = &producer->fetcher.page;
-    if (!page_changes_store(producer, page))
+    if (!does_page_change_store(producer, page))
         return true;
     const struct store_page new_page = {.events = page->events,
                                         .count = page->count,
@@ -138,8 +138,8 @@ static bool ingest_page(struct producer *producer, size_t claim_limit)
     return true;
 }
 
-/* Whether to keep the page a little longer (at most PAGE_WAIT_MAX_NS), because the first stage has no
- * room now. A page that is stored when there is room needs no second transaction to claim its events.
+/* Returns whether to keep the page a little longer (at most PAGE_WAIT_MAX_NS), because the first stage has
+ * no room now. A page that is stored when there is room needs no second transaction to claim its events.
  * The producer runs it before it stores a page. */
 static bool must_page_wait(struct producer *producer, size_t claim_limit)
 {
@@ -156,8 +156,8 @@ static bool must_page_wait(struct producer *producer, size_t claim_limit)
     return false;
 }
 
-/* Handles what the fetcher thread has returned: stores the page with its cursor, or backs off after a
- * failure. The producer calls it in each turn. Returns whether it did something. */
+/* Handles what the producer's fetcher thread has returned: stores the page with its cursor, or backs off
+ * after a failure. The producer calls it in each turn. Returns whether it did something. */
 bool process_producer_handle_fetched_page(struct producer *producer)
 {
     struct fetcher *fetcher = &producer->fetcher;
@@ -187,9 +187,10 @@ bool process_producer_handle_fetched_page(struct producer *producer)
     return true;
 }
 
-/* Counts the source's events in the store that stages will still run, for the limit backlog.max_events.
- * Leaves the old count if the store cannot be read. The producer calls it at its start, after an
- * operator's change, and when the limit may be reached. */
+/* Counts the source's unfinished events in the store, without held and dead ones, which wait for an
+ * operator: this is the backlog that backlog.max_events limits. Leaves the old count if the store cannot
+ * be read. The producer calls it at its start, after an operator's change, and when the limit may be
+ * reached. */
 void process_producer_count_backlog(struct producer *producer)
 {
     struct store_totals totals;
@@ -198,10 +199,10 @@ void process_producer_count_backlog(struct producer *producer)
             totals.live - totals.held - totals.dead; /* held and dead events wait for an operator */
 }
 
-/* Whether the source has reached backlog.max_events. Counting costs a read of the store, so it counts
- * only when the upper bound that it keeps says that the limit may be reached. The producer runs it
- * before each fetch. */
-static bool backlog_is_full(struct producer *producer)
+/* Returns whether the source's backlog has reached backlog.max_events. To save reads of the store, the
+ * producer keeps an upper bound of the backlog and counts only when that bound reaches the limit. The
+ * producer runs it before each fetch. */
+static bool is_backlog_full(struct producer *producer)
 {
     uint64_t limit = producer->config->backlog_max_events;
     if (limit == 0 || (!producer->backlog_full && producer->backlog < limit))
@@ -211,9 +212,9 @@ static bool backlog_is_full(struct producer *producer)
     return producer->backlog_full;
 }
 
-/* Asks the fetcher thread for the next page, unless the source is paused, ended, full or in backoff.
- * Interrupts a fetch that is under way when the source is paused or the instance stops. The producer
- * calls it in each turn. Returns whether it asked. */
+/* Asks the fetcher thread for the next page, unless the source is paused, has ended, has a full backlog or
+ * waits after a failure, or a page is still there. Interrupts a fetch when the source is paused or the
+ * instance stops. Returns whether it asked. The producer calls it in each turn of its loop. */
 bool process_producer_request_page(struct producer *producer)
 {
     if (!may_fetch(producer)) {
@@ -228,7 +229,7 @@ bool process_producer_request_page(struct producer *producer)
     }
     if (atomic_load(&producer->fetcher.state) != FETCHER_IDLE || shm_now_ns() < producer->next_try_ns)
         return false;
-    if (backlog_is_full(producer)) {
+    if (is_backlog_full(producer)) {
         process_producer_set_state(producer, SHM_SOURCE_FULL);
         producer->next_try_ns = shm_now_ns() + UINT64_C(1000000000);
         return false;

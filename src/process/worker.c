@@ -119,7 +119,7 @@ static void open_worker(struct worker *worker, const struct child_context *child
         snprintf(message, sizeof message, "cannot start the committer thread: %s", strerror(thread_error));
         process_fail(&worker->process, CHILD_MEMORY, message);
     }
-    worker->awake_ns = shm_now_ns();
+    worker->awake_since_ns = shm_now_ns();
     process_report_ready(&worker->process);
 }
 
@@ -129,9 +129,9 @@ static bool is_paused(const struct worker *worker)
            atomic_load_explicit(&worker->source->paused, memory_order_relaxed) != 0;
 }
 
-/* Returns how many more events the next stage can take: the room in its ring and its idle workers;
- * SIZE_MAX after the last stage. *next becomes that stage or NULL. The worker runs it before it takes
- * events, so that a slow stage holds back the stages before it. */
+/* Returns how many more events the next stage's workers can take: the room in its ring and its idle
+ * workers; SIZE_MAX after the last stage. *next becomes that stage or NULL. The worker runs it before it
+ * takes events, so that a slow stage holds back the stages before it. */
 static size_t count_next_stage_room(const struct worker *worker, const struct shm_stage **next)
 {
     *next = NULL;
@@ -170,9 +170,9 @@ static size_t compute_batch_limit(const struct worker *worker, size_t next_stage
     return upper_limit < expected_in_delay ? upper_limit : expected_in_delay;
 }
 
-/* Takes events from the stage's ring until the worker's batch has upper_limit of them. Then it wakes
- * processes that wait for room in the ring, and another worker if many events are left. Returns how
- * many the batch has. The worker runs it once a turn. */
+/* Takes events from the ring of the worker's stage until the worker's batch has upper_limit of them. Then
+ * it wakes processes that wait for room in the ring, and another worker if many events are left. Returns
+ * how many the batch has. The worker runs it once a turn. */
 static size_t take_events(struct worker *worker, size_t upper_limit)
 {
     const struct segment *segment = &worker->child->segment;
@@ -184,27 +184,27 @@ static size_t take_events(struct worker *worker, size_t upper_limit)
     }
     wake_waiters_for_room(segment, worker->stage);
     process_worker_lock(worker);
-    worker->leftover_ns = shm_now_ns();
+    worker->leftover_since_ns = shm_now_ns();
     bool one_worker_suffices =
         worker->mean_call_ns > 0 &&
         ring_count(&worker->stage->ring) * worker->mean_call_ns < ONE_WORKER_SUFFICES_NS;
-    worker->leftover_pending = one_worker_suffices && ring_count(&worker->stage->ring) > 0;
+    worker->has_leftover = one_worker_suffices && ring_count(&worker->stage->ring) > 0;
     process_worker_unlock(worker);
     if (!one_worker_suffices)
         wake_for_leftover(segment, worker->stage);
     return worker->batch.count;
 }
 
-/* Sets the worker's state, shown by `eventpipe status`, and sleeps until must_wake returns true or the
- * instance stops. must_wake runs between wake_prepare and wake_sleep, so that no wake-up is lost. The
- * worker's loop runs it when it has nothing to do. */
+/* Sets the worker's state in its slot, shown by `eventpipe status`, and sleeps until must_wake returns
+ * true or the instance stops. must_wake runs between wake_prepare and wake_sleep, so that no wake-up is
+ * lost. The worker's loop runs it when it has nothing to do. */
 static void sleep_worker_until(struct worker *worker, enum shm_slot_state state,
                                bool (*must_wake)(struct worker *))
 {
     struct shm_slot *slot = worker->process.slot;
     process_set_title("%s %s", worker->name, shm_slot_state_name(state));
     slot_set_state(slot, state);
-    atomic_fetch_add_explicit(&slot->work_ns, shm_now_ns() - worker->awake_ns, memory_order_relaxed);
+    atomic_fetch_add_explicit(&slot->work_ns, shm_now_ns() - worker->awake_since_ns, memory_order_relaxed);
     for (;;) {
         uint32_t key = wake_prepare(slot);
         if (must_wake(worker) || process_is_stopping(&worker->process)) {
@@ -213,7 +213,7 @@ static void sleep_worker_until(struct worker *worker, enum shm_slot_state state,
         }
         wake_sleep(slot, key, WAKE_FOREVER);
     }
-    worker->awake_ns = shm_now_ns();
+    worker->awake_since_ns = shm_now_ns();
 }
 
 static bool is_resumed(struct worker *worker)
@@ -221,15 +221,15 @@ static bool is_resumed(struct worker *worker)
     return !is_paused(worker);
 }
 
-static bool has_work(struct worker *worker)
+static bool has_work_to_do(struct worker *worker)
 {
     return is_paused(worker) || ring_count(&worker->stage->ring) > 0;
 }
 
-/* Whether the next stage can take an event, or this one is paused. sleep_worker_until asks before each
- * sleep; it sets the wish for room first, so that a worker that makes room afterwards sees it
- * (wake_waiters_for_room). */
-static bool has_room(struct worker *worker)
+/* Returns whether the next stage can take an event of this worker, or the worker's own stage is paused.
+ * sleep_worker_until asks before each sleep; it first notes that this worker wants room, so that a worker
+ * of the next stage that makes room afterwards wakes it. */
+static bool has_room_in_next_stage(struct worker *worker)
 {
     struct shm_stage *next = worker->stage + 1;
     wake_want_room(&next->ring);
@@ -253,17 +253,17 @@ static void run_worker_turn(struct worker *worker)
     process_worker_unlock(worker);
     if (batch_limit == 0) {
         process_worker_commit_if_due(worker, false);
-        if (!has_work(
+        if (!has_work_to_do(
                 worker)) /* one that waits for next_stage_room without an event would only wake in vain */
-            sleep_worker_until(worker, SHM_SLOT_IDLE, has_work);
+            sleep_worker_until(worker, SHM_SLOT_IDLE, has_work_to_do);
         else if (!ring_has_room(&next->ring))
-            sleep_worker_until(worker, SHM_SLOT_BLOCKED, has_room);
+            sleep_worker_until(worker, SHM_SLOT_BLOCKED, has_room_in_next_stage);
         return;
     }
     if (take_events(worker, batch_limit) == 0) {
         process_worker_commit_if_due(worker, false);
-        if (!has_work(worker))
-            sleep_worker_until(worker, SHM_SLOT_IDLE, has_work);
+        if (!has_work_to_do(worker))
+            sleep_worker_until(worker, SHM_SLOT_IDLE, has_work_to_do);
         return;
     }
     process_worker_run_batch(worker);

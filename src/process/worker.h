@@ -30,18 +30,19 @@ struct worker {
     struct batch batch;
     struct process_group_commit group_commit;
     struct pipeline pipeline;
-    uint64_t awake_ns;     /* since when it has not slept */
-    uint64_t run_count;    /* events that the stage has answered */
-    uint64_t mean_call_ns; /* of the stage's calls, moving; 0 = none yet */
+    uint64_t awake_since_ns; /* since when it has not slept */
+    uint64_t run_count;      /* events that the stage has answered */
+    uint64_t mean_call_ns;   /* of the stage's calls, moving; 0 = none yet */
 
     /* Guards the store handle and the pending answers: the committer thread commits while a call runs. */
     pthread_mutex_t lock;
     pthread_cond_t flush_timer_started;
-    bool flush_timer_running; /* the committer wakes by itself; false: it sleeps until flush_timer_started */
+    bool
+        is_flush_timer_running; /* the committer wakes by itself; false: it sleeps until flush_timer_started */
     uint64_t flush_deadline_ns; /* when it looks next, while the timer runs */
     bool call_running;          /* a call of the stage runs */
-    bool leftover_pending;      /* entries were left in the ring, and no worker was woken for them */
-    uint64_t leftover_ns;       /* since when */
+    bool has_leftover;          /* entries were left in the ring, and no worker was woken for them */
+    uint64_t leftover_since_ns; /* since when */
     struct pending pending;
 };
 

@@ -37,9 +37,9 @@ void process_worker_unlock(struct worker *worker)
     pthread_mutex_unlock(&worker->lock);
 }
 
-/* Tells the producer, through shared memory, when a delayed event is due, and wakes it if this is
- * earlier than all that it knows of. The worker runs it after the commit of a delay; otherwise the
- * retry would come too late. */
+/* Tells the source's producer, through shared memory, when a delayed event is due, and wakes it if this is
+ * earlier than all that it knows of. The worker runs it after the commit of a delay; otherwise the retry
+ * would come too late. */
 static void report_due_time(struct worker *worker, uint64_t due_ms)
 {
     uint64_t known_due_ms = atomic_load(&worker->source->next_due_ms);
@@ -65,10 +65,11 @@ static void report_delays(struct worker *worker)
         report_due_time(worker, earliest_ms);
 }
 
-/* Pushes each committed event into its next stage's ring, or frees its ticket if it needs no further
- * stage. Sets was_pushed[i] for each stage whose workers must be woken. The worker runs it after the
- * commit, never before: the next stage must not see an answer that may be rolled back. */
-static void hand_over_events(struct worker *worker, bool *was_pushed)
+/* Pushes each committed event into its next stage's ring, or frees its ticket (the record of who has an
+ * event) if it needs no further stage. Sets was_pushed_to[i] for each stage whose workers must be woken.
+ * The worker runs it after the commit, never before: the next stage must not see an answer that may be
+ * rolled back. */
+static void hand_over_events(struct worker *worker, bool *was_pushed_to)
 {
     const struct segment *segment = &worker->child->segment;
     uint32_t slot = worker->child->slot;
@@ -85,7 +86,7 @@ static void hand_over_events(struct worker *worker, bool *was_pushed)
             continue;
         }
         if (ticket_pass_on(segment, worker->source, extra->ticket, slot, (uint32_t)extra->next))
-            was_pushed[extra->next] = true;
+            was_pushed_to[extra->next] = true;
     }
     if (freed_any)
         wake_ticket_freed(segment, worker->source);
@@ -112,12 +113,12 @@ void process_worker_commit_pending(struct worker *worker)
             return;
         }
     process_mark_progress(&worker->process);
-    bool was_pushed[worker->source_config->stage_count];
-    memset(was_pushed, 0, sizeof was_pushed);
+    bool was_pushed_to[worker->source_config->stage_count];
+    memset(was_pushed_to, 0, sizeof was_pushed_to);
     report_delays(worker);
-    hand_over_events(worker, was_pushed);
+    hand_over_events(worker, was_pushed_to);
     for (uint32_t i = 0; i < worker->source_config->stage_count; i++)
-        if (was_pushed[i])
+        if (was_pushed_to[i])
             wake_stage(&worker->child->segment,
                        segment_stage(&worker->child->segment, worker->source->first_stage + i));
     process_pending_clear(pending);
@@ -144,12 +145,12 @@ static uint64_t commit_old_answers(struct worker *worker)
  * committer thread runs it. */
 static uint64_t wake_for_old_leftover(struct worker *worker)
 {
-    if (!worker->leftover_pending)
+    if (!worker->has_leftover)
         return 0;
-    uint64_t age_ns = shm_now_ns() - worker->leftover_ns;
+    uint64_t age_ns = shm_now_ns() - worker->leftover_since_ns;
     if (age_ns < LEFTOVER_WAIT_NS)
         return LEFTOVER_WAIT_NS - age_ns;
-    worker->leftover_pending = false;
+    worker->has_leftover = false;
     wake_for_leftover(&worker->child->segment, worker->stage);
     return 0;
 }
@@ -178,8 +179,8 @@ static void *run_committer(void *user)
         uint64_t wait_ns = run_flush_timer(worker);
         idle_rounds = wait_ns == 0 ? idle_rounds + 1 : 0;
         if (idle_rounds > 2) {
-            worker->flush_timer_running = false;
-            while (!worker->flush_timer_running)
+            worker->is_flush_timer_running = false;
+            while (!worker->is_flush_timer_running)
                 pthread_cond_wait(&worker->flush_timer_started, &worker->lock);
             idle_rounds = 0;
             continue;
@@ -216,9 +217,9 @@ int process_worker_start_committer(struct worker *worker)
 void process_worker_flush_timer_start(struct worker *worker)
 {
     bool looks_too_late =
-        worker->leftover_pending && worker->flush_deadline_ns > worker->leftover_ns + 2 * LEFTOVER_WAIT_NS;
-    if (!worker->flush_timer_running || looks_too_late) {
-        worker->flush_timer_running = true;
+        worker->has_leftover && worker->flush_deadline_ns > worker->leftover_since_ns + 2 * LEFTOVER_WAIT_NS;
+    if (!worker->is_flush_timer_running || looks_too_late) {
+        worker->is_flush_timer_running = true;
         worker->flush_deadline_ns = 0;
         pthread_cond_signal(&worker->flush_timer_started);
     }

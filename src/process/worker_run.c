@@ -50,9 +50,9 @@ static void read_batch(struct worker *worker)
 static void exit_after_stage_failure(struct worker *worker, const struct stage_failure *failure)
     __attribute__((noreturn));
 
-/* Drops the answers that the events of a pipeline have had so far, because it is unknown which event
- * each belongs to. The worker runs it, with its lock held, after a malformed answer in a pipeline;
- * these events run again one by one. */
+/* Drops the answers that the events of a pipeline (events sent to a program together) have had so far,
+ * because after a malformed one it is unknown which event each belongs to. The worker runs it with its
+ * lock held, before it exits; these events run again one by one. */
 static void drop_pipeline_answers(struct worker *worker)
 {
     size_t answered_count = worker->pipeline.event_count - worker->pipeline.unanswered_count,
@@ -61,24 +61,25 @@ static void drop_pipeline_answers(struct worker *worker)
                              pending_count > answered_count ? pending_count - answered_count : 0);
 }
 
-/* Whether the stage's failure cannot be blamed on the current event. A malformed answer in a pipeline
- * could belong to any of its events. A program that has answered before and ends before it is sent
- * another event did not crash over that one. The worker asks before it exits. */
-static bool is_no_event_to_blame(const struct worker *worker, const struct stage_failure *failure)
+/* Returns whether the stage's failure cannot be blamed on the worker's current event. A malformed answer
+ * in a pipeline (events sent together) could belong to any of its events. A program that has answered
+ * before and ends before it is sent another event did not crash over that one. The worker asks before it
+ * exits. */
+static bool has_no_event_to_blame(const struct worker *worker, const struct stage_failure *failure)
 {
     return (worker->pipeline.event_count > 1 && failure->kind == SHM_CAUSE_MALFORMED) ||
            (failure->unsent && worker->run_count > 0);
 }
 
-/* Ends the worker after its stage's program has ended or has given a malformed answer: stores the
- * reason in the slot for the supervisor, commits the finished answers, and exits. The supervisor
- * restarts the worker, and the producer unlocks the other events. */
+/* Ends the worker after its stage's program has ended or has given a malformed answer: stores the reason
+ * in the worker's slot in shared memory for the supervisor, commits the finished answers, and exits. The
+ * supervisor restarts the worker, and the producer unlocks the other events. */
 static void exit_after_stage_failure(struct worker *worker, const struct stage_failure *failure)
 {
     struct shm_slot *slot = worker->process.slot;
     if (failure->unsent)
         atomic_store(&slot->pipeline, 0);
-    if (is_no_event_to_blame(worker, failure))
+    if (has_no_event_to_blame(worker, failure))
         atomic_store(&slot->ticket, SHM_NO_TICKET); /* before there is a cause to blame it for */
     text_set(&slot->cause_message, failure->message);
     atomic_store(&slot->cause_code, failure->code);
@@ -114,8 +115,8 @@ static void add_pending_answer(struct worker *worker, const struct batch_event *
 }
 
 /* Updates the mean time of the stage's calls, by which the worker decides how many events it takes. The
- * answers of a pipeline arrive together, so it counts the whole time of a pipeline, divided by its
- * events. The worker runs it after each call. */
+ * answers of a pipeline (events sent together) arrive together, so it counts the whole time of the
+ * pipeline, divided by its events. The worker runs it after each call. */
 static void update_mean_duration(struct worker *worker, uint64_t call_ns)
 {
     struct pipeline *pipeline = &worker->pipeline;
@@ -144,9 +145,9 @@ static void fill_call(const struct worker *worker, const struct store_row *row, 
     stage_call_open(call);
 }
 
-/* Runs the stage on one event and adds its answer to the pending ones. Meanwhile the slot names the
- * event: if the worker crashes, the supervisor blames only this one. The worker runs it for each event.
- * It does not return if the stage's program has failed. */
+/* Runs the stage on one event and adds its answer to the pending ones. Meanwhile the worker's slot in
+ * shared memory names the event: if the worker crashes, the supervisor blames only this one. The worker
+ * runs it for each event. It does not return if the stage's program has failed. */
 static void run_event(struct worker *worker, const struct batch_event *event, const struct store_row *row)
 {
     struct ep_call call;
@@ -160,7 +161,7 @@ static void run_event(struct worker *worker, const struct batch_event *event, co
 
     process_worker_lock(worker);
     worker->call_running = true;
-    if (worker->pending.count > 0 || worker->leftover_pending)
+    if (worker->pending.count > 0 || worker->has_leftover)
         process_worker_flush_timer_start(worker);
     process_worker_unlock(worker);
     struct stage_failure failure = {0};
@@ -181,10 +182,10 @@ static void run_event(struct worker *worker, const struct batch_event *event, co
     worker->run_count++;
 }
 
-/* Returns why an event must not reach the stage, as a text that names the damage, or NULL if it may.
- * The store checked the JSON when the row was stored, so a fault means that the store was damaged
- * since. The worker runs it before each call of the stage. */
-static const char *find_row_fault(const struct store_row *row)
+/* Returns why an event must not reach the stage, as a text that names what is wrong with its row, or NULL
+ * if it may. The store checked the JSON when the row was stored, so invalid JSON means that the store was
+ * damaged since. The worker runs it before each call of the stage. */
+static const char *describe_row_fault(const struct store_row *row)
 {
     if (!json_valid(row->data, row->data_bytes, NULL))
         return "its data in the store is no longer valid JSON";
@@ -195,11 +196,11 @@ static const char *find_row_fault(const struct store_row *row)
 
 /* Makes an event whose row in the store is damaged a dead letter with this fault as its error. The
  * worker runs it in place of the call of the stage, which expects valid JSON. */
-static void mark_corrupt_dead(struct worker *worker, const struct batch_event *event, const char *fault)
+static void mark_corrupt_dead(struct worker *worker, const struct batch_event *event, const char *row_fault)
 {
     struct chain_answer answer = {.store = {.change = STORE_DEAD_LETTER,
                                             .reason = STORE_REASON_CORRUPT,
-                                            .error = fault,
+                                            .error = row_fault,
                                             .failed = true}};
     struct ep_call call;
     stage_call_open(&call);
@@ -211,8 +212,9 @@ static void mark_corrupt_dead(struct worker *worker, const struct batch_event *e
         process_fail(&worker->process, CHILD_MEMORY, "out of memory");
 }
 
-/* Frees the ticket of an event that the store has locked for another process, and logs it. The worker
- * runs it for each event of its batch that process_batch_read has marked as lost. */
+/* Frees the ticket (the record of who has an event) of an event that the store has locked for another
+ * process, and logs it. The worker runs it for each event of its batch that process_batch_read has marked
+ * as lost. */
 static void drop_lost_event(struct worker *worker, const struct batch_event *event)
 {
     base_log_warning("lease-lost event=%llu", (unsigned long long)store_event_number(event->lock.event));
@@ -220,26 +222,26 @@ static void drop_lost_event(struct worker *worker, const struct batch_event *eve
     wake_ticket_freed(&worker->child->segment, worker->source);
 }
 
-/* Runs the stage on an event, or makes the event dead if its row in the store is damaged. The worker
- * runs it for each event of its batch. Events of a pipeline were checked when they were sent. */
-static void process_or_reject(struct worker *worker, const struct batch_event *event)
+/* Runs the stage on an event of the worker's batch, or makes the event dead if its row in the store is
+ * damaged. Events of a pipeline were checked when they were sent. */
+static void run_or_reject_event(struct worker *worker, const struct batch_event *event)
 {
     struct store_row row;
     process_batch_fill_row(&worker->batch, event, &row);
-    const char *fault = worker->pipeline.unanswered_count > 0
-                            ? NULL
-                            : find_row_fault(&row); /* those sent ahead were checked */
-    if (fault != NULL)
-        mark_corrupt_dead(worker, event, fault);
+    const char *row_fault = worker->pipeline.unanswered_count > 0
+                                ? NULL
+                                : describe_row_fault(&row); /* those sent ahead were checked */
+    if (row_fault != NULL)
+        mark_corrupt_dead(worker, event, row_fault);
     else
         run_event(worker, event, &row);
 }
 
 /* ---- pipelines ---- */
 
-/* Returns how many events the worker may send to the stage's program together now, 0 if each must go
- * alone. A new program and one that has failed with a pipeline get their events one by one, so that a
- * failure shows its event. */
+/* Returns how many events the worker may send to the stage's program together (as a pipeline) now, 0 if
+ * each must go alone. A new program and one that has failed with a pipeline get their events one by one,
+ * so that a failure shows its event. */
 static size_t compute_pipeline_limit(const struct worker *worker)
 {
     if (worker->run_count < FIRST_EVENTS_ALONE ||
@@ -259,17 +261,18 @@ static size_t count_pipeline_events(const struct batch *batch, size_t upper_limi
     size_t count = 0;
     while (count < upper_limit && batch->next + count < batch->count) {
         const struct batch_event *event = &batch->events[batch->next + count];
-        if (!event->read || event->lost || event->attempts + event->crashes > 0)
+        if (!event->is_read || event->is_lost || event->attempts + event->crashes > 0)
             break;
         count++;
     }
     return count < PIPELINE_EVENTS_MIN ? 0 : count;
 }
 
-/* Commits the pending answers if they would get too old while `count` events run in a pipeline.
- * Otherwise the committer thread would commit them in its midst, with answers of a pipeline that may
- * yet be dropped. The worker runs it before it sends a pipeline. */
-static void commit_before_pipeline(struct worker *worker, size_t count)
+/* Commits the worker's pending answers if they would reach commit_delay while a pipeline runs, that is,
+ * while `count` events sent to the program together are answered. Otherwise the committer thread would
+ * commit them then, and with them answers of the pipeline, all of which a malformed answer must still be
+ * able to drop. */
+static void commit_if_due_during_pipeline(struct worker *worker, size_t count)
 {
     process_worker_lock(worker);
     if (worker->pending.count > 0 && shm_now_ns() - worker->pending.oldest_ns + count * worker->mean_call_ns >
@@ -278,9 +281,9 @@ static void commit_before_pipeline(struct worker *worker, size_t count)
     process_worker_unlock(worker);
 }
 
-/* Sends the next events of the batch to the stage's program together, if the stage supports it (exec
- * stages do), so that the program need not wait for each. The worker runs it when all earlier answers
- * are read; it reads the new answers one by one. */
+/* Sends the next events of the worker's batch to the stage's program together, as a pipeline, if the stage
+ * supports it (exec stages do), so that the program need not wait for each. The worker runs it when all
+ * earlier answers are read; it reads the new answers one by one. */
 static void send_pipeline(struct worker *worker)
 {
     struct batch *batch = &worker->batch;
@@ -288,12 +291,12 @@ static void send_pipeline(struct worker *worker)
         return;
     size_t count = count_pipeline_events(batch, compute_pipeline_limit(worker)), sent_count = 0;
     if (count > 0)
-        commit_before_pipeline(worker, count);
+        commit_if_due_during_pipeline(worker, count);
     while (sent_count < count && !process_is_stopping(&worker->process)) {
         struct store_row row;
         struct ep_call call;
         process_batch_fill_row(batch, &batch->events[batch->next + sent_count], &row);
-        if (find_row_fault(&row) != NULL)
+        if (describe_row_fault(&row) != NULL)
             break;
         fill_call(worker, &row, &call);
         bool was_sent = worker->ops->send_ahead(worker->state, &call);
@@ -332,7 +335,7 @@ void process_worker_run_batch(struct worker *worker)
     while (batch->next < batch->count &&
            (pipeline->unanswered_count > 0 || !process_is_stopping(&worker->process))) {
         struct batch_event *event = &batch->events[batch->next];
-        if (!event->read && !event->lost) {
+        if (!event->is_read && !event->is_lost) {
             read_batch(worker);
             continue;
         }
@@ -340,10 +343,10 @@ void process_worker_run_batch(struct worker *worker)
             send_pipeline(worker); /* which may commit, and that may take long */
         if (pipeline->unanswered_count == 0 && process_is_stopping(&worker->process))
             break;
-        if (event->lost)
+        if (event->is_lost)
             drop_lost_event(worker, event);
         else
-            process_or_reject(worker, event);
+            run_or_reject_event(worker, event);
         batch->next++;
         if (pipeline->unanswered_count > 0 && --pipeline->unanswered_count == 0)
             atomic_store_explicit(&worker->process.slot->pipeline, 0, memory_order_relaxed);

@@ -6,7 +6,7 @@
  * from it (those of stage 1). The producer and the workers of stage 0 share ring 0. Any of them, and the supervisor,
  * is killed at any step, KILLS times. A ring's push and pop are one step here; rounds.pml shows that they are.
  *
- *   producer()    src/process/producer_claim.c: process_producer_unlock_orphans, process_producer_claim_events
+ *   producer()    src/process/producer_claim.c: process_producer_unlock_orphaned, process_producer_claim_events
  *                 (process_producer_commit_claim), process_producer_publish_claim; open_producer
  *   worker()      src/process/worker.c: take_events, run_event; src/process/worker_commit.c: process_worker_commit_pending,
  *                 hand_over_events
@@ -24,7 +24,7 @@
 
 proctype producer(byte me)
 {
-    byte t, e, s; /* s: the stage at which the event goes on (process_chain_next) */
+    byte t, e, s; /* s: the stage at which the event goes on (process_chain_find_next) */
     bool ok;
 begin:
     {

@@ -91,14 +91,14 @@ static void all_texts_are_read_at_once(void)
     CU_ASSERT_EQUAL(process_batch_read(&batch, &fake.base), 0);
     CU_ASSERT_EQUAL(fake.reads, 2); /* 64 at a time */
     for (unsigned number = 1; number <= EVENTS; number++) {
-        CU_ASSERT_TRUE(batch.events[number - 1].read);
-        CU_ASSERT_FALSE(batch.events[number - 1].lost);
+        CU_ASSERT_TRUE(batch.events[number - 1].is_read);
+        CU_ASSERT_FALSE(batch.events[number - 1].is_lost);
         CU_ASSERT_TRUE(is_whole(number));
     }
     process_batch_clear(&batch);
     CU_ASSERT_EQUAL(batch.count, 0);
     process_batch_add(&batch, 7, 1, 1001);
-    CU_ASSERT_FALSE(batch.events[0].read);
+    CU_ASSERT_FALSE(batch.events[0].is_read);
     CU_ASSERT_EQUAL(process_batch_read(&batch, &fake.base), 0);
     CU_ASSERT_TRUE(is_whole(1));
     process_batch_close(&batch);
@@ -110,8 +110,8 @@ static void events_of_others_are_lost(void)
     fake.lost[1] = fake.lost[64] = fake.lost[65] = fake.lost[70] = true;
     CU_ASSERT_EQUAL(process_batch_read(&batch, &fake.base), 0);
     for (unsigned number = 1; number <= 70; number++) {
-        CU_ASSERT_EQUAL(batch.events[number - 1].lost, fake.lost[number]);
-        CU_ASSERT_EQUAL(batch.events[number - 1].read, !fake.lost[number]);
+        CU_ASSERT_EQUAL(batch.events[number - 1].is_lost, fake.lost[number]);
+        CU_ASSERT_EQUAL(batch.events[number - 1].is_read, !fake.lost[number]);
     }
     process_batch_close(&batch);
 }
@@ -121,7 +121,7 @@ static void a_failing_store_changes_nothing(void)
     set_up(50, 3);
     fake.fail = EP_ESTOREBUSY;
     CU_ASSERT_EQUAL(process_batch_read(&batch, &fake.base), EP_ESTOREBUSY);
-    CU_ASSERT_FALSE(batch.events[0].read || batch.events[0].lost);
+    CU_ASSERT_FALSE(batch.events[0].is_read || batch.events[0].is_lost);
     fake.fail = 0;
     CU_ASSERT_EQUAL(process_batch_read(&batch, &fake.base), 0);
     CU_ASSERT_TRUE(is_whole(1) && is_whole(2) && is_whole(3));
@@ -134,14 +134,14 @@ static void run_all(unsigned count)
     unsigned fruitless = 0;
     while (batch.next < batch.count && fruitless < 2) {
         const struct batch_event *event = &batch.events[batch.next];
-        if (!event->read && !event->lost) {
+        if (!event->is_read && !event->is_lost) {
             CU_ASSERT_EQUAL(process_batch_read(&batch, &fake.base), 0);
-            fruitless = event->read || event->lost ? 0 : fruitless + 1;
+            fruitless = event->is_read || event->is_lost ? 0 : fruitless + 1;
             continue;
         }
         unsigned number = (unsigned)batch.next + 1;
-        CU_ASSERT_EQUAL(event->lost, fake.lost[number]);
-        if (!event->lost)
+        CU_ASSERT_EQUAL(event->is_lost, fake.lost[number]);
+        if (!event->is_lost)
             CU_ASSERT_TRUE(is_whole(number));
         batch.next++;
     }
@@ -153,12 +153,12 @@ static void huge_events_are_read_a_few_at_a_time(void)
 {
     set_up((size_t)1 << 20, 40);
     CU_ASSERT_EQUAL(process_batch_read(&batch, &fake.base), 0);
-    CU_ASSERT_TRUE(batch.events[7].read);
-    CU_ASSERT_FALSE(batch.events[9].read || batch.events[9].lost || batch.events[39].lost);
+    CU_ASSERT_TRUE(batch.events[7].is_read);
+    CU_ASSERT_FALSE(batch.events[9].is_read || batch.events[9].is_lost || batch.events[39].is_lost);
     run_all(40);
-    CU_ASSERT(batch.arena_room <= 2 * BATCH_ARENA_BYTES);
+    CU_ASSERT(batch.arena_bytes <= 2 * BATCH_ARENA_BYTES);
     process_batch_clear(&batch);
-    CU_ASSERT(batch.arena_room <= BATCH_ARENA_BYTES);
+    CU_ASSERT(batch.arena_bytes <= BATCH_ARENA_BYTES);
     process_batch_close(&batch);
 }
 

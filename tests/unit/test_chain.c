@@ -46,13 +46,13 @@ static void names_are_whole_lines(void)
 static void an_event_enters_at_the_first_stage_not_done(void)
 {
     set_up("a", "b", "c");
-    CU_ASSERT_EQUAL(process_chain_next(&source, ""), 0);
-    CU_ASSERT_EQUAL(process_chain_next(&source, "a\n"), 1);
-    CU_ASSERT_EQUAL(process_chain_next(&source, "b\na\n"), 2);
-    CU_ASSERT_EQUAL(process_chain_next(&source, "a\nb\nc\n"), 3);
+    CU_ASSERT_EQUAL(process_chain_find_next(&source, ""), 0);
+    CU_ASSERT_EQUAL(process_chain_find_next(&source, "a\n"), 1);
+    CU_ASSERT_EQUAL(process_chain_find_next(&source, "b\na\n"), 2);
+    CU_ASSERT_EQUAL(process_chain_find_next(&source, "a\nb\nc\n"), 3);
     set_up("new", "b", NULL); /* a was dropped, new was added in front */
-    CU_ASSERT_EQUAL(process_chain_next(&source, "a\nb\n"), 0);
-    CU_ASSERT_EQUAL(process_chain_next(&source, "new\nb\n"), 2);
+    CU_ASSERT_EQUAL(process_chain_find_next(&source, "a\nb\n"), 0);
+    CU_ASSERT_EQUAL(process_chain_find_next(&source, "new\nb\n"), 2);
 }
 
 static void processed_goes_on_and_the_last_finishes(void)
