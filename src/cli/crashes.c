@@ -74,9 +74,9 @@ static void write_crash_json(const struct crash_record *crash, struct text *out)
     control_admin_member(out, "stage", make_empty_text_null(crash->stage));
     write_int_member(out, "pid", crash->pid);
     write_int_member(out, "uptime_ms", (int64_t)crash->uptime_ms);
-    control_admin_member(out, "cause", crash->cause);
+    control_admin_write_member(out, "cause", crash->cause);
     write_int_member(out, "code", crash->code);
-    control_admin_member(out, "how", crash->how);
+    control_admin_write_member(out, "how", crash->how);
     if (crash->event != 0)
         write_int_member(out, "number", (int64_t)store_event_number(crash->event));
     else

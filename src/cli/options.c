@@ -92,10 +92,10 @@ void cli_options_write_command_usage(const struct control_command *command, stru
     snprintf(line, sizeof line, "%s\n", command->help);
     base_text_append(out, line);
     if (command->change != NULL) {
-        control_command_states(store_command_rule(command->change->store_command)->takes, accepted_states,
-                               sizeof accepted_states);
+        control_command_describe_states(store_command_rule(command->change->store_command)->takes,
+                                        accepted_states, sizeof accepted_states);
         snprintf(line, sizeof line, "Takes %s events. Afterwards they are %s.\n", accepted_states,
-                 control_command_makes(command->change));
+                 control_command_get_new_state(command->change));
         base_text_append(out, line);
     }
     base_text_append(out, "\noptions:\n");

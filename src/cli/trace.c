@@ -140,8 +140,8 @@ static void print_step_json(const struct history *history, const struct store_tr
     struct text *out = &history->cli->out;
     const char *uid = history->cli->args[0];
     char time_text[32], due_text[32];
-    control_admin_time(step->at_ms, time_text, sizeof time_text);
-    control_admin_time(step->due_ms, due_text, sizeof due_text);
+    control_admin_format_time(step->at_ms, time_text, sizeof time_text);
+    control_admin_format_time(step->due_ms, due_text, sizeof due_text);
     base_text_append(out, "{\"at\":");
     json_write_string(out, time_text, strlen(time_text));
     control_admin_member(out, "step", store_trace_step_name(step->kind));
@@ -202,7 +202,7 @@ static void add_step_row(struct history *history, const struct store_trace_step 
 {
     struct table *table = &history->table;
     char time_text[32], duration_text[40] = "";
-    control_admin_time(step->at_ms, time_text, sizeof time_text);
+    control_admin_format_time(step->at_ms, time_text, sizeof time_text);
     if (step->duration_us != 0)
         cli_status_format_latency(step->duration_us, duration_text, sizeof duration_text);
     add_text_cell(table, time_text);

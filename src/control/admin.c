@@ -20,29 +20,29 @@
 
 #define ANSWER_BYTES 32768 /* lines are collected up to here */
 
-void control_answer_begin(struct answer *answer, int client)
+void control_answer_begin(struct answer *answer, int client_fd)
 {
-    *answer = (struct answer){.client = client};
+    *answer = (struct answer){.client_fd = client_fd};
 }
 
-/* Sends the collected data lines of an answer to the client. Returns EP_OK, or EP_ESYSTEM once the
- * client is gone. The command functions in the keeper call it when the buffer is full and before the
- * last line of an answer. */
+/* Sends the collected data lines (one JSON object each) of the answer to a control request to its client,
+ * `eventpipe`. Returns EP_OK, or EP_ESYSTEM once the client is gone. The command functions in the keeper
+ * call it when the buffer is full and before the last line of an answer. */
 int control_answer_flush(struct answer *answer)
 {
     if (answer->lines.failed)
         answer->client_lost = true;
     if (!answer->client_lost && answer->lines.bytes > 0) /* control_send_line adds the last line feed */
         answer->client_lost =
-            control_send_line(answer->client, answer->lines.text, answer->lines.bytes - 1) != EP_OK;
+            control_send_line(answer->client_fd, answer->lines.text, answer->lines.bytes - 1) != EP_OK;
     base_text_reset(&answer->lines);
     return answer->client_lost ? EP_ESYSTEM : EP_OK;
 }
 
-/* Ends the data line that was just written, and sends the lines once 32 KiB are collected. Returns
- * EP_OK, or EP_ESYSTEM if the client is gone, which ends the command. Each command function in the
- * keeper calls it after a line; so does the child of `eventpipe` that reads the store while the daemon
- * is down. */
+/* Ends the data line of a control command's answer that was just written, and sends the lines once 32 KiB
+ * are collected. Returns EP_OK, or EP_ESYSTEM if the client is gone, which ends the command. Each command
+ * function in the keeper calls it after a line; so does the child of `eventpipe` that reads the store
+ * while the daemon is down. */
 int control_answer_end_line(struct answer *answer)
 {
     base_text_append(&answer->lines, "\n");
@@ -57,10 +57,10 @@ void control_answer_close(struct answer *answer)
     base_text_free(&answer->lines);
 }
 
-/* Writes the JSON member ,"name":"value" to a data line, with null for a NULL value. The line must
- * already have a member before it, and `name` must need no escaping. The keeper writes its answers with
- * it, `eventpipe trace` and `eventpipe crashes` their --json output. */
-void control_admin_member(struct text *out, const char *name, const char *value)
+/* Writes the JSON member ,"name":"value" to a data line of an answer to a control command, with null for a
+ * NULL value. The line must already have a member before it, and `name` must need no escaping. The keeper
+ * writes its answers with it, `eventpipe trace` and `eventpipe crashes` their --json output. */
+void control_admin_write_member(struct text *out, const char *name, const char *value)
 {
     base_text_append(out, ",\"");
     base_text_append(out, name);
@@ -71,10 +71,10 @@ void control_admin_member(struct text *out, const char *name, const char *value)
         json_write_string(out, value, strlen(value));
 }
 
-/* Formats a wall-clock time in milliseconds as RFC 3339 text in UTC, or "-" if it is out of range. The
- * buffer needs 32 bytes. The keeper, `eventpipe trace` and `eventpipe crashes` show all times in this
- * format. */
-void control_admin_time(uint64_t ms, char *buffer, size_t size)
+/* Formats a wall-clock time in milliseconds for the answer to a control command, as RFC 3339 text in UTC,
+ * or "-" if it is out of range. The buffer needs 32 bytes. The keeper, `eventpipe trace` and `eventpipe
+ * crashes` show all times in this format. */
+void control_admin_format_time(uint64_t ms, char *buffer, size_t size)
 {
     time_t seconds = (time_t)(ms / 1000);
     struct tm utc;
@@ -89,21 +89,22 @@ void control_admin_time(uint64_t ms, char *buffer, size_t size)
 void control_admin_end_with_store_error(const struct admin_request *request, const char *failed_action,
                                         const char *done_before)
 {
-    control_end(request->client, CONTROL_NO, "%s: %s%s%s", failed_action, store_errmsg(request->admin->store),
-                *done_before != '\0' ? "; " : "", done_before);
+    control_end(request->client_fd, CONTROL_NO, "%s: %s%s%s", failed_action,
+                store_errmsg(request->admin->store), *done_before != '\0' ? "; " : "", done_before);
 }
 
-/* Records that a command in the keeper changed events of this source. The keeper then wakes the source's
- * producer; without this, a retried or injected event would wait until the producer next looks at the
- * store by itself. Bit 63 stands for all sources from the 64th on. */
-void control_admin_mark_changed(struct admin_request *request, const char *source)
+/* Records that a control command in the keeper changed events of this source. The keeper then wakes the
+ * source's producer; without this, a retried or injected event would wait until the producer next looks at
+ * the store by itself. Bit 63 stands for all sources from the 64th on and for a source that is not in the
+ * configuration. */
+void control_admin_mark_source_changed(struct admin_request *request, const char *source)
 {
     const struct config *config = request->admin->config;
-    size_t bit = 63;
+    size_t source_bit = 63;
     for (size_t i = 0; config != NULL && i < config->source_count && i < 63; i++)
         if (strcmp(config->sources[i].id, source) == 0)
-            bit = i;
-    *request->changed_sources |= UINT64_C(1) << bit;
+            source_bit = i;
+    *request->changed_sources |= UINT64_C(1) << source_bit;
 }
 
 struct wanted_source {
@@ -111,8 +112,8 @@ struct wanted_source {
     int64_t id;
 };
 
-/* Callback for each source in the store: keeps the id of the source that the operator named. Always
- * returns 0, which continues the list. control_admin_find_source_id passes it to the store. */
+/* Callback for each source in the store, in control_admin_find_source_id: keeps the id of the source that
+ * the control request names. Always returns 0, so that the store goes on with the next source. */
 static int match_source(int64_t id, const char *name, void *user)
 {
     struct wanted_source *wanted = user;
@@ -161,7 +162,7 @@ void control_admin_serve_cursor(struct admin_request *request)
     const char *source = request->select.source;
     int code = control_admin_find_source_id(request, source, &id, &error);
     if (code != EP_OK) {
-        control_end(request->client, code == EP_ENOENT ? CONTROL_USAGE : CONTROL_NO, "%s", error.message);
+        control_end(request->client_fd, code == EP_ENOENT ? CONTROL_USAGE : CONTROL_NO, "%s", error.message);
         return;
     }
     struct store *store = request->admin->store;
@@ -176,24 +177,25 @@ void control_admin_serve_cursor(struct admin_request *request)
             control_admin_end_with_store_error(request, "cannot set the cursor", "");
             return;
         }
-        control_admin_mark_changed(request, source);
+        control_admin_mark_source_changed(request, source);
     }
     struct answer answer;
-    control_answer_begin(&answer, request->client);
+    control_answer_begin(&answer, request->client_fd);
     base_text_append(&answer.lines, "{\"source\":");
     json_write_string(&answer.lines, source, strlen(source));
-    control_admin_member(&answer.lines, "cursor", request->new_cursor != NULL ? request->new_cursor : cursor);
+    control_admin_write_member(&answer.lines, "cursor",
+                               request->new_cursor != NULL ? request->new_cursor : cursor);
     if (request->new_cursor != NULL)
-        control_admin_member(&answer.lines, "was", cursor);
+        control_admin_write_member(&answer.lines, "was", cursor);
     base_text_append(&answer.lines, "}");
     control_answer_end_line(&answer);
     control_answer_flush(&answer);
     control_answer_close(&answer);
     free(cursor);
     if (request->new_cursor == NULL)
-        control_end(request->client, CONTROL_DONE, "%s", "");
+        control_end(request->client_fd, CONTROL_DONE, "%s", "");
     else
-        control_end(request->client, CONTROL_DONE,
+        control_end(request->client_fd, CONTROL_DONE,
                     request->dry_run ? "the cursor would be set" : "the cursor is set");
 }
 
@@ -204,7 +206,7 @@ static void on_store_problem(const char *message, void *user)
 {
     struct answer *answer = user;
     base_text_append(&answer->lines, "{\"where\":\"store\"");
-    control_admin_member(&answer->lines, "problem", message);
+    control_admin_write_member(&answer->lines, "problem", message);
     base_text_append(&answer->lines, "}");
     control_answer_end_line(answer);
     control_answer_flush(answer);
@@ -216,16 +218,16 @@ static void on_store_problem(const char *message, void *user)
 void control_admin_serve_check(struct admin_request *request)
 {
     struct answer answer;
-    control_answer_begin(&answer, request->client);
+    control_answer_begin(&answer, request->client_fd);
     int code = store_check(request->admin->store, on_store_problem, &answer);
     control_answer_flush(&answer);
     if (code != EP_OK)
         control_admin_end_with_store_error(request, "cannot check the store", "");
     else if (answer.line_count > 0)
-        control_end(request->client, CONTROL_NO, "the store has %" PRIu64 " problem%s", answer.line_count,
+        control_end(request->client_fd, CONTROL_NO, "the store has %" PRIu64 " problem%s", answer.line_count,
                     answer.line_count == 1 ? "" : "s");
     else
-        control_end(request->client, CONTROL_DONE, "the store is sound");
+        control_end(request->client_fd, CONTROL_DONE, "the store is sound");
     control_answer_close(&answer);
 }
 
@@ -246,17 +248,18 @@ static void (*const command_functions[CONTROL_COMMAND_COUNT])(struct admin_reque
 /* Serves one control command: checks the request, runs the command's function on the store and sends the
  * whole answer. The keeper calls it for each request that the supervisor passes on. While the daemon is
  * down or does not answer, a child of `eventpipe` calls it for commands that only read the store. */
-void control_admin_serve(const struct admin *admin, const cJSON *json, int client, uint64_t *changed_sources)
+void control_admin_serve(const struct admin *admin, const cJSON *json, int client_fd,
+                         uint64_t *changed_sources)
 {
     struct error error = {0};
     uint64_t changed = 0;
-    struct admin_request request = {.admin = admin, .client = client, .changed_sources = &changed};
-    int code = control_admin_request_read(&request, json, &error);
+    struct admin_request request = {.admin = admin, .client_fd = client_fd, .changed_sources = &changed};
+    int code = control_admin_read_request(&request, json, &error);
     if (code == EP_OK)
         command_functions[request.command->id](&request);
     else
-        control_end(client, code == EP_EINVAL ? CONTROL_USAGE : CONTROL_NO, "%s", error.message);
-    control_admin_request_close(&request);
+        control_end(client_fd, code == EP_EINVAL ? CONTROL_USAGE : CONTROL_NO, "%s", error.message);
+    control_admin_close_request(&request);
     if (changed_sources != NULL)
         *changed_sources = changed;
 }

@@ -13,12 +13,12 @@
 /* The answer's data lines, collected into large writes. `client_lost`: the client is gone, or took nothing
  * for 5 s. */
 struct answer {
-    int client;
+    int client_fd;
     struct text lines;
     uint64_t line_count;
     bool client_lost;
 };
-void control_answer_begin(struct answer *answer, int client);
+void control_answer_begin(struct answer *answer, int client_fd);
 /* Ends the line built in answer->lines. 0, or EP_ESYSTEM: the client is lost. */
 int control_answer_end_line(struct answer *answer);
 int control_answer_flush(struct answer *answer);
@@ -27,9 +27,9 @@ void control_answer_close(struct answer *answer);
 struct admin_request {
     const struct admin *admin;
     const struct control_command *command;
-    int client;
+    int client_fd;
     struct store_select select; /* points into the request, `uids` and `names` */
-    bool all, dry_run;
+    bool select_all, dry_run;
     bool has_filter;        /* it has a filter; commands that change events require one */
     const char *new_cursor; /* cursor --set: the value to set, or NULL */
     uint64_t first_line;
@@ -40,8 +40,8 @@ struct admin_request {
 
 /* Checks every member. 0; EP_EINVAL with a message for the user; EP_ENOMEM. The caller closes the
  * request in every case. */
-int control_admin_request_read(struct admin_request *request, const cJSON *json, struct error *error);
-void control_admin_request_close(struct admin_request *request);
+int control_admin_read_request(struct admin_request *request, const cJSON *json, struct error *error);
+void control_admin_close_request(struct admin_request *request);
 
 /* The names of sources and stages: those of the configuration or, without one, those in the store. */
 struct admin_names {
@@ -49,10 +49,10 @@ struct admin_names {
     char ***chains; /* per source, its stages in order; ends with NULL */
     size_t count;
 };
-int control_admin_names_read(const struct admin *admin, struct admin_names **out, struct error *error);
-void control_admin_names_free(struct admin_names *names);
+int control_admin_read_names(const struct admin *admin, struct admin_names **out, struct error *error);
+void control_admin_free_names(struct admin_names *names);
 /* Records that events of this source were changed, so that the keeper notifies its producer. */
-void control_admin_mark_changed(struct admin_request *request, const char *source);
+void control_admin_mark_source_changed(struct admin_request *request, const char *source);
 /* The store's id of a configured source; EP_ENOENT with a suggestion. */
 int control_admin_find_source_id(const struct admin_request *request, const char *name, int64_t *id,
                                  struct error *error);
@@ -72,8 +72,8 @@ void control_admin_serve_check(struct admin_request *request);
 void control_admin_serve_inject(struct admin_request *request);
 
 /* `,"name":"value"`, or `,"name":null`. */
-void control_admin_member(struct text *out, const char *name, const char *value);
+void control_admin_write_member(struct text *out, const char *name, const char *value);
 /* A wall-clock time as RFC 3339 in UTC with milliseconds; size at least 32. */
-void control_admin_time(uint64_t ms, char *buffer, size_t size);
+void control_admin_format_time(uint64_t ms, char *buffer, size_t size);
 
 #endif

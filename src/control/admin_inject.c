@@ -37,22 +37,23 @@ struct injection {
     int store_code; /* the first error of the store, or EP_ENOMEM; then nothing more is stored */
 };
 
-/* Rejects one line of an operator's `eventpipe inject`: writes a data line with the line's number and
- * the reason, and counts it. The other lines are still stored. Runs in the keeper. */
-static void reject_line(struct injection *injection, const char *message)
+/* Reports that a line of the control command `eventpipe inject` is no valid event: writes a data line with
+ * the line's number and the reason, and counts it. The other lines are still stored. Runs in the keeper.
+ * */
+static void report_invalid_line(struct injection *injection, const char *message)
 {
     struct text *out = &injection->answer.lines;
     injection->invalid_count++;
     base_text_append(out, "{\"line\":");
     json_write_uint(out, injection->line_number);
-    control_admin_member(out, "error", message);
+    control_admin_write_member(out, "error", message);
     base_text_append(out, "}");
     control_answer_end_line(&injection->answer);
 }
 
-/* Stores the events collected so far for `eventpipe inject` in one transaction, counts them and their
- * duplicates, and empties the page. With --dry-run it only counts. After an error of the store it does
- * nothing. Runs in the keeper. */
+/* Stores the events collected so far for the control command `eventpipe inject` in one transaction, counts
+ * them and their duplicates, and empties the page. With --dry-run it only counts. After an error of the
+ * store it does nothing. Runs in the keeper. */
 static void store_page(struct injection *injection)
 {
     struct page *page = &injection->page;
@@ -71,7 +72,7 @@ static void store_page(struct injection *injection)
         injection->stored_count += ingested.stored;
         injection->duplicate_count += ingested.duplicates;
         if (ingested.stored > 0 && !injection->request->dry_run)
-            control_admin_mark_changed(injection->request, injection->request->select.source);
+            control_admin_mark_source_changed(injection->request, injection->request->select.source);
     }
     source_page_clear(page);
 }
@@ -91,24 +92,24 @@ static char *copy_string_or_number(struct json_span event, const char *json_poin
     return json_text(value);
 }
 
-/* Adds an injected event to the page that is stored next, with the bytes of its line. An event without a
- * UID gets a hash of its line as UID, so that injecting the same file twice creates only duplicates.
- * Returns 0 or EP_ENOMEM. Runs in the keeper. */
+/* Adds an event of the control command `eventpipe inject` to the page (the events that are stored together
+ * next), with the bytes of its line. An event without a UID gets a hash of its line as UID, so that
+ * injecting the same file twice creates only duplicates. Returns 0 or EP_ENOMEM. Runs in the keeper. */
 static int add_event_to_page(struct injection *injection, struct json_span event, const char *uid,
                              const char *address, const char *type)
 {
     if (uid != NULL)
         return source_page_add(&injection->page, uid, address, type, event.at, event.bytes);
     char hash[HASH_UID_DIGITS + 1];
-    base_hash_write_hex(event.at, event.bytes, hash, HASH_UID_DIGITS);
-    const char *members = event.at + 1, *end = event.at + event.bytes;
-    while (members < end && strchr(" \t\r\n", *members) != NULL)
-        members++;
+    base_hash_hex(event.at, event.bytes, hash, HASH_UID_DIGITS);
+    const char *first_member = event.at + 1, *end = event.at + event.bytes;
+    while (first_member < end && strchr(" \t\r\n", *first_member) != NULL)
+        first_member++;
     struct text event_with_uid = {0};
     base_text_append(&event_with_uid, "{\"uid\":\"");
     base_text_append(&event_with_uid, hash);
-    base_text_append(&event_with_uid, *members == '}' ? "\"" : "\",");
-    base_text_append_bytes(&event_with_uid, members, (size_t)(end - members));
+    base_text_append(&event_with_uid, *first_member == '}' ? "\"" : "\",");
+    base_text_append_bytes(&event_with_uid, first_member, (size_t)(end - first_member));
     int code = event_with_uid.failed ? EP_ENOMEM
                                      : source_page_add(&injection->page, hash, address, type,
                                                        event_with_uid.text, event_with_uid.bytes);
@@ -116,9 +117,9 @@ static int add_event_to_page(struct injection *injection, struct json_span event
     return code;
 }
 
-/* Checks uid, address and type of one event from `eventpipe inject`, then adds it to the page that is
- * stored next, or rejects its line. Lack of memory is left in store_code and ends the command. Runs in
- * the keeper. */
+/* Checks uid, address and type of one event from the control command `eventpipe inject`, then adds it to
+ * the page that is stored next, or rejects its line. Lack of memory is left in store_code and ends the
+ * command. Runs in the keeper. */
 static void check_and_add_event(struct injection *injection, struct json_span event)
 {
     bool is_uid_wrong = false, is_other_wrong = false;
@@ -128,9 +129,10 @@ static void check_and_add_event(struct injection *injection, struct json_span ev
     char *address = copy_string_or_number(event, "/address", &is_other_wrong);
     char *type = copy_string_or_number(event, "/type", &is_other_wrong);
     if (is_uid_wrong || is_uid_null || (uid != NULL && (uid[0] == '\0' || strlen(uid) > UID_BYTES)))
-        reject_line(injection, "\"uid\" must be a string of 1 to 1024 bytes; without it, the event gets one");
+        report_invalid_line(injection,
+                            "\"uid\" must be a string of 1 to 1024 bytes; without it, the event gets one");
     else if (is_other_wrong)
-        reject_line(injection, "\"address\" and \"type\" must be strings");
+        report_invalid_line(injection, "\"address\" and \"type\" must be strings");
     else
         injection->store_code = add_event_to_page(injection, event, uid, address, type);
     free(uid);
@@ -138,8 +140,8 @@ static void check_and_add_event(struct injection *injection, struct json_span ev
     free(type);
 }
 
-/* Parses one line of an operator's `eventpipe inject` as an event. Skips an empty line, rejects a line
- * that is not a JSON object, and stores the page when it is full. Runs in the keeper. */
+/* Parses one line of the control command `eventpipe inject` as an event. Skips an empty line, rejects a
+ * line that is not a JSON object, and stores the page when it is full. Runs in the keeper. */
 static void parse_event_line(struct injection *injection, const char *text, size_t bytes)
 {
     while (bytes > 0 && strchr(" \t\r", text[bytes - 1]) != NULL && text[bytes - 1] != '\0')
@@ -154,9 +156,9 @@ static void parse_event_line(struct injection *injection, const char *text, size
         return;
     if (!json_valid(text, bytes, &error_offset)) {
         snprintf(message, sizeof message, "not JSON: error at byte %zu", error_offset + 1);
-        reject_line(injection, message);
+        report_invalid_line(injection, message);
     } else if (*text != '{') {
-        reject_line(injection, "expected a JSON object, such as {\"uid\":\"a-1\",\"payload\":{}}");
+        report_invalid_line(injection, "expected a JSON object, such as {\"uid\":\"a-1\",\"payload\":{}}");
     } else {
         check_and_add_event(injection, (struct json_span){text, bytes});
     }
@@ -164,20 +166,21 @@ static void parse_event_line(struct injection *injection, const char *text, size
         store_page(injection);
 }
 
-/* Handles one whole line of an operator's `eventpipe inject` and counts it. If the line was longer than
- * 64 MiB, its beginning was dropped before, so it is rejected here. Runs in the keeper. */
+/* Handles one whole line of the control command `eventpipe inject` and counts it. If the line was longer
+ * than 64 MiB, its beginning was dropped before, so it is rejected here. Runs in the keeper. */
 static void handle_complete_line(struct injection *injection, const char *text, size_t bytes)
 {
     if (injection->skipping_long_line)
-        reject_line(injection, "the line is longer than 64 MiB");
+        report_invalid_line(injection, "the line is longer than 64 MiB");
     else
         parse_event_line(injection, text, bytes);
     injection->skipping_long_line = false;
     injection->line_number++;
 }
 
-/* Handles every whole line that `eventpipe inject` has sent so far and keeps the unfinished last one.
- * More than 64 MiB without a line end is dropped, which bounds the keeper's memory. */
+/* Handles, in the keeper, every whole line that `eventpipe inject` has sent so far over the control
+ * socket, and keeps the unfinished last one. More than 64 MiB without a line end are dropped, which bounds
+ * the keeper's memory. */
 static void read_received_lines(struct injection *injection)
 {
     struct text *received = &injection->received;
@@ -198,23 +201,23 @@ static void read_received_lines(struct injection *injection)
     }
 }
 
-/* Receives more lines from `eventpipe inject`. Returns 1 if bytes arrived, 0 if the client has sent
- * everything, EP_ENOMEM, or EP_ESYSTEM if the client is gone or sent nothing for 5 s: the keeper has
- * other work and cannot wait longer. */
+/* Receives, in the keeper, more lines from `eventpipe inject` over the control socket. Returns 1 if bytes
+ * arrived, 0 if the client has sent everything, EP_ENOMEM, or EP_ESYSTEM if the client is gone or sent
+ * nothing for 5 s: the keeper has other work and cannot wait longer. */
 static int receive_from_client(struct injection *injection)
 {
     char buffer[65536];
     for (;;) {
-        ssize_t got = recv(injection->request->client, buffer, sizeof buffer, MSG_DONTWAIT);
-        if (got > 0) {
-            base_text_append_bytes(&injection->received, buffer, (size_t)got);
+        ssize_t received_bytes = recv(injection->request->client_fd, buffer, sizeof buffer, MSG_DONTWAIT);
+        if (received_bytes > 0) {
+            base_text_append_bytes(&injection->received, buffer, (size_t)received_bytes);
             return injection->received.failed ? EP_ENOMEM : 1;
         }
-        if (got == 0)
+        if (received_bytes == 0)
             return 0;
         if (errno == EINTR)
             continue;
-        struct pollfd waiting = {.fd = injection->request->client, .events = POLLIN};
+        struct pollfd waiting = {.fd = injection->request->client_fd, .events = POLLIN};
         if (errno != EAGAIN || (poll(&waiting, 1, READ_MS) <= 0 && errno != EINTR))
             return EP_ESYSTEM;
     }
@@ -243,14 +246,14 @@ static void end_inject_answer(struct injection *injection, int receive_code)
              injection->stored_count, would_be, injection->duplicate_count,
              injection->duplicate_count == 1 ? "" : "s", injection->invalid_count);
     if (injection->store_code == EP_ENOMEM || receive_code == EP_ENOMEM)
-        control_end(injection->request->client, CONTROL_NO, "out of memory; %s", summary);
+        control_end(injection->request->client_fd, CONTROL_NO, "out of memory; %s", summary);
     else if (injection->store_code != EP_OK)
         control_admin_end_with_store_error(injection->request, "cannot store more events", summary);
     else if (receive_code != 0)
-        control_end(injection->request->client, CONTROL_NO, "received no more events for %d s; %s",
+        control_end(injection->request->client_fd, CONTROL_NO, "received no more events for %d s; %s",
                     READ_MS / 1000, summary);
     else
-        control_end(injection->request->client, injection->invalid_count > 0 ? CONTROL_NO : CONTROL_DONE,
+        control_end(injection->request->client_fd, injection->invalid_count > 0 ? CONTROL_NO : CONTROL_DONE,
                     "%s", summary);
 }
 
@@ -262,11 +265,11 @@ void control_admin_serve_inject(struct admin_request *request)
     struct injection injection = {.request = request, .line_number = request->first_line};
     int code = control_admin_find_source_id(request, request->select.source, &injection.source_id, &error);
     if (code != EP_OK) {
-        control_end(request->client, code == EP_ENOENT ? CONTROL_USAGE : CONTROL_NO, "%s", error.message);
+        control_end(request->client_fd, code == EP_ENOENT ? CONTROL_USAGE : CONTROL_NO, "%s", error.message);
         return;
     }
     source_page_open(&injection.page);
-    control_answer_begin(&injection.answer, request->client);
+    control_answer_begin(&injection.answer, request->client_fd);
     int receive_result = 1;
     while (receive_result == 1 && injection.store_code == EP_OK && !injection.answer.client_lost) {
         receive_result = receive_from_client(&injection);

@@ -18,9 +18,9 @@ struct listing {
     uint64_t now_ms;
 };
 
-/* Writes the member "done" for `eventpipe show`: an array of the stages that have finished the event.
- * The store keeps their names one per line; NULL gives an empty array. Runs in the keeper, or in a child
- * of `eventpipe` while the daemon is down. */
+/* Writes the member "done" of the keeper's answer to `eventpipe show`: an array of the stages that have
+ * finished the event. NULL gives an empty array. Runs in the keeper, or in a child of `eventpipe` while
+ * the daemon is down. */
 static void write_done_member(struct text *out, const char *finished_stages)
 {
     base_text_append(out, ",\"done\":[");
@@ -35,9 +35,9 @@ static void write_done_member(struct text *out, const char *finished_stages)
     base_text_append(out, "]");
 }
 
-/* Writes an event's finished stages, context and data for `eventpipe show`. Data that is not JSON (a
- * corrupt event) is written as "raw" text and, byte for byte, as base64. Runs in the keeper, or in a
- * child of `eventpipe` while the daemon is down. */
+/* Writes an event's finished stages, context and data into the answer to the control command `eventpipe
+ * show`. Data that is not JSON (a corrupt event) is written as "raw" text and, byte for byte, as base64.
+ * Runs in the keeper, or in a child of `eventpipe` while the daemon is down. */
 static void write_event_data(struct text *out, const struct store_item *item)
 {
     struct json_span data = {item->data, item->data_bytes};
@@ -64,28 +64,28 @@ static const char *null_if_empty(const char *text)
     return text != NULL && text[0] != '\0' ? text : NULL;
 }
 
-/* Writes the members that `eventpipe queue` and `eventpipe show` both list for an event, without the
- * closing brace, because `show` adds more. Runs in the keeper, or in a child of `eventpipe` while the
- * daemon is down. */
+/* Writes the members of an event that the answers to the control commands `eventpipe queue` and `eventpipe
+ * show` both have, without the closing brace, because `show` adds more. Runs in the keeper, or in a child
+ * of `eventpipe` while the daemon is down. */
 static void write_event_members(struct text *out, const struct store_item *item, uint64_t now_ms)
 {
     char time[40];
     base_text_append(out, "{\"uid\":");
     json_write_string(out, item->uid, strlen(item->uid));
-    control_admin_member(out, "source", item->source);
-    control_admin_member(out, "stage", item->stage != NULL ? item->stage : "");
-    control_admin_member(out, "state", store_state_name(item->state));
+    control_admin_write_member(out, "source", item->source);
+    control_admin_write_member(out, "stage", item->stage != NULL ? item->stage : "");
+    control_admin_write_member(out, "state", store_state_name(item->state));
     base_text_append(out, ",\"number\":");
     json_write_uint(out, store_event_number(item->id));
-    control_admin_member(out, "address", null_if_empty(item->address));
-    control_admin_member(out, "type", null_if_empty(item->type));
-    control_admin_time(item->arrival_ms, time, sizeof time);
-    control_admin_member(out, "arrived", time);
+    control_admin_write_member(out, "address", null_if_empty(item->address));
+    control_admin_write_member(out, "type", null_if_empty(item->type));
+    control_admin_format_time(item->arrival_ms, time, sizeof time);
+    control_admin_write_member(out, "arrived", time);
     base_text_append(out, ",\"age_s\":");
     json_write_uint(out, now_ms > item->arrival_ms ? (now_ms - item->arrival_ms) / 1000 : 0);
     bool is_delayed = item->state == STORE_DELAYED;
-    control_admin_time(item->due_ms, time, sizeof time);
-    control_admin_member(out, "due", is_delayed ? time : NULL);
+    control_admin_format_time(item->due_ms, time, sizeof time);
+    control_admin_write_member(out, "due", is_delayed ? time : NULL);
     base_text_append(out, ",\"due_in_s\":");
     if (is_delayed)
         json_write_uint(out, item->due_ms > now_ms ? (item->due_ms - now_ms + 999) / 1000 : 0);
@@ -95,12 +95,14 @@ static void write_event_members(struct text *out, const struct store_item *item,
     json_write_uint(out, item->attempts);
     base_text_append(out, ",\"crashes\":");
     json_write_uint(out, item->crashes);
-    control_admin_member(out, "reason", item->state == STORE_DEAD ? store_reason_name(item->reason) : NULL);
-    control_admin_member(out, "error", null_if_empty(item->error));
+    control_admin_write_member(out, "reason",
+                               item->state == STORE_DEAD ? store_reason_name(item->reason) : NULL);
+    control_admin_write_member(out, "error", null_if_empty(item->error));
 }
 
 /* Callback for each event that the store lists: writes it as a data line of the answer to `eventpipe
- * queue` or `eventpipe show`. Returns 0, or 1 once the client is gone, which ends the list. */
+ * queue` or `eventpipe show`; only show adds context and data. Runs in the keeper, or in a child of
+ * `eventpipe` while the daemon is down. Returns 0, or 1 once the client is gone, which ends the list. */
 static int on_listed_event(const struct store_item *item, void *user)
 {
     struct listing *listing = user;
@@ -117,7 +119,7 @@ void control_admin_serve_list(struct admin_request *request)
 {
     struct listing listing = {.request = request, .now_ms = shm_realtime_ms()};
     listing.with_data = request->command->id == CONTROL_COMMAND_SHOW;
-    control_answer_begin(&listing.answer, request->client);
+    control_answer_begin(&listing.answer, request->client_fd);
     int code =
         store_list(request->admin->store, &request->select, listing.with_data, on_listed_event, &listing);
     control_answer_flush(&listing.answer);
@@ -126,12 +128,12 @@ void control_admin_serve_list(struct admin_request *request)
     if (code != EP_OK)
         control_admin_end_with_store_error(request, "cannot read the store", "");
     else if (listing.answer.line_count > 0)
-        control_end(request->client, CONTROL_DONE, "%" PRIu64 " event%s", listing.answer.line_count,
+        control_end(request->client_fd, CONTROL_DONE, "%" PRIu64 " event%s", listing.answer.line_count,
                     listing.answer.line_count == 1 ? "" : "s");
     else if (request->has_filter)
-        control_end(request->client, CONTROL_NOTHING, "nothing matched%s", unknown_name);
+        control_end(request->client_fd, CONTROL_NOTHING, "nothing matched%s", unknown_name);
     else
-        control_end(request->client, CONTROL_DONE, "no events: the queue is empty");
+        control_end(request->client_fd, CONTROL_DONE, "no events: the queue is empty");
     control_answer_close(&listing.answer);
 }
 
@@ -145,13 +147,13 @@ static int on_changed_event(const struct store_item *item, void *user)
     struct listing *listing = user;
     struct text *out = &listing->answer.lines;
     if (!listing->request->dry_run)
-        control_admin_mark_changed(listing->request, item->source);
+        control_admin_mark_source_changed(listing->request, item->source);
     base_text_append(out, "{\"uid\":");
     json_write_string(out, item->uid, strlen(item->uid));
-    control_admin_member(out, "source", item->source);
-    control_admin_member(out, "stage", item->stage != NULL ? item->stage : "");
-    control_admin_member(out, "state", listing->new_state_name);
-    control_admin_member(out, "was", store_state_name(item->state));
+    control_admin_write_member(out, "source", item->source);
+    control_admin_write_member(out, "stage", item->stage != NULL ? item->stage : "");
+    control_admin_write_member(out, "state", listing->new_state_name);
+    control_admin_write_member(out, "was", store_state_name(item->state));
     base_text_append(out, "}");
     return control_answer_end_line(&listing->answer) == EP_OK ? 0 : 1;
 }
@@ -163,18 +165,20 @@ static int on_running_event(const struct store_item *item, void *user)
     return 1;
 }
 
-/* Returns whether the operator's filters select a running event. No command changes running events, so
- * the keeper then says so after "nothing matched", which would otherwise puzzle the operator. */
-static bool selection_has_running_event(const struct admin_request *request)
+/* Returns whether the filters of a control request select a running event. No command changes running
+ * events, so the keeper then says so after "nothing matched", which would otherwise puzzle the operator.
+ * */
+static bool has_selected_running_event(const struct admin_request *request)
 {
     struct store_select select = request->select;
-    bool has_running = false;
+    bool found_running_event = false;
     if (select.state >= 0 && select.state != STORE_RUNNING)
         return false;
     select.state = STORE_RUNNING;
     select.limit = 1;
-    return store_list(request->admin->store, &select, false, on_running_event, &has_running) == EP_OK &&
-           has_running;
+    return store_list(request->admin->store, &select, false, on_running_event, &found_running_event) ==
+               EP_OK &&
+           found_running_event;
 }
 
 /* Serves `eventpipe retry`, `hold`, `release`, `requeue` and `remove`: changes the state of the selected
@@ -183,26 +187,26 @@ static bool selection_has_running_event(const struct admin_request *request)
 void control_admin_serve_change(struct admin_request *request)
 {
     const struct control_change *change = request->command->change;
-    struct listing listing = {.request = request, .new_state_name = control_command_makes(change)};
-    control_answer_begin(&listing.answer, request->client);
-    uint64_t changed = 0;
+    struct listing listing = {.request = request, .new_state_name = control_command_get_new_state(change)};
+    control_answer_begin(&listing.answer, request->client_fd);
+    uint64_t changed_count = 0;
     int code = store_change(request->admin->store, &request->select, change->store_command, request->dry_run,
-                            on_changed_event, &listing, &changed);
+                            on_changed_event, &listing, &changed_count);
     control_answer_flush(&listing.answer);
     char summary[128], accepted_states[64], unknown_name[512];
-    control_command_states(store_command_rule(change->store_command)->takes, accepted_states,
-                           sizeof accepted_states);
+    control_command_describe_states(store_command_rule(change->store_command)->takes, accepted_states,
+                                    sizeof accepted_states);
     control_admin_describe_unknown_name(request, unknown_name, sizeof unknown_name);
-    snprintf(summary, sizeof summary, "%" PRIu64 " event%s %s%s", changed, changed == 1 ? "" : "s",
-             request->dry_run ? "would be " : "", change->done);
+    snprintf(summary, sizeof summary, "%" PRIu64 " event%s %s%s", changed_count,
+             changed_count == 1 ? "" : "s", request->dry_run ? "would be " : "", change->done);
     if (code != EP_OK)
         control_admin_end_with_store_error(request, "cannot change the events", summary);
-    else if (changed > 0)
-        control_end(request->client, CONTROL_DONE, "%s", summary);
+    else if (changed_count > 0)
+        control_end(request->client_fd, CONTROL_DONE, "%s", summary);
     else
-        control_end(request->client, CONTROL_NOTHING, "nothing matched: %s takes %s events%s%s",
+        control_end(request->client_fd, CONTROL_NOTHING, "nothing matched: %s takes %s events%s%s",
                     request->command->name, accepted_states,
-                    selection_has_running_event(request) ? "; running events are never changed" : "",
+                    has_selected_running_event(request) ? "; running events are never changed" : "",
                     unknown_name);
     control_answer_close(&listing.answer);
 }

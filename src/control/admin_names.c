@@ -11,21 +11,23 @@
 #include "src/control/admin.h"
 
 /* Appends a copy of a name to a list of source or stage names, which ends with NULL. Returns EP_OK or
- * EP_ENOMEM. Used while a control command collects the known names. */
-static int append_name(char ***list, size_t count, const char *name)
+ * EP_ENOMEM. Runs while a control command collects the known names, in the keeper or in a child of
+ * `eventpipe`. */
+static int append_name(char ***name_list, size_t count, const char *name)
 {
-    char **longer_list = realloc(*list, (count + 2) * sizeof *longer_list);
+    char **longer_list = realloc(*name_list, (count + 2) * sizeof *longer_list);
     if (longer_list == NULL)
         return EP_ENOMEM;
-    *list = longer_list;
+    *name_list = longer_list;
     longer_list[count] = strdup(name);
     longer_list[count + 1] = NULL;
     return longer_list[count] == NULL ? EP_ENOMEM : EP_OK;
 }
 
-/* Adds a source, still without stages, to the known names. Returns EP_OK or EP_ENOMEM; the names then
- * stay as they were. Used while a control command collects the known names. */
-static int add_source(struct admin_names *names, const char *name)
+/* Adds a source, still without stages, to the known names. Returns EP_OK or EP_ENOMEM; the names then stay
+ * as they were. Runs while a control command collects the known names, in the keeper or in a child of
+ * `eventpipe`. */
+static int append_source(struct admin_names *names, const char *name)
 {
     char ***chains = realloc(names->chains, (names->count + 1) * sizeof *chains);
     if (chains == NULL)
@@ -40,10 +42,10 @@ static int add_source(struct admin_names *names, const char *name)
     return code;
 }
 
-/* Adds a stage to the source that was added last, so the stages of a source must be added before the
- * next source. Returns EP_OK or EP_ENOMEM. Runs in the keeper, or in a child of `eventpipe` while the
- * daemon is down. */
-static int add_stage(struct admin_names *names, const char *name)
+/* Adds a stage to the source that a control command has added last to the known names, so the stages of a
+ * source must be added before the next source. Returns EP_OK or EP_ENOMEM. Runs in the keeper, or in a
+ * child of `eventpipe` while the daemon is down. */
+static int append_stage(struct admin_names *names, const char *name)
 {
     char ***chain = &names->chains[names->count - 1];
     size_t count = 0;
@@ -55,7 +57,7 @@ static int add_stage(struct admin_names *names, const char *name)
 static int on_stage(int64_t id, const char *name, void *user)
 {
     (void)id;
-    return add_stage(user, name);
+    return append_stage(user, name);
 }
 
 /* The sources found so far, and their ids. The stages are read only after all sources: the store runs one
@@ -66,17 +68,17 @@ struct store_ids {
 };
 
 /* Callback for each source in the store: adds its name, and keeps its id to read its stages afterwards.
- * Returns EP_OK or EP_ENOMEM, which ends the list. Runs in a child of `eventpipe` that has no
+ * Returns EP_OK, or EP_ENOMEM, which ends the reading. Runs in a child of `eventpipe` that has no
  * configuration, while the daemon is down. */
 static int on_source(int64_t id, const char *name, void *user)
 {
-    struct store_ids *found = user;
-    int64_t *longer_ids = realloc(found->ids, (found->names->count + 1) * sizeof *longer_ids);
+    struct store_ids *found_sources = user;
+    int64_t *longer_ids = realloc(found_sources->ids, (found_sources->names->count + 1) * sizeof *longer_ids);
     if (longer_ids == NULL)
         return EP_ENOMEM;
-    found->ids = longer_ids;
-    longer_ids[found->names->count] = id;
-    return add_source(found->names, name);
+    found_sources->ids = longer_ids;
+    longer_ids[found_sources->names->count] = id;
+    return append_source(found_sources->names, name);
 }
 
 /* Reads the names of sources and stages from the store. Only `eventpipe` without -c needs this, while
@@ -84,39 +86,40 @@ static int on_source(int64_t id, const char *name, void *user)
  * with a message. */
 static int read_names_from_store(struct store *store, struct admin_names *names, struct error *error)
 {
-    struct store_ids found = {names, NULL};
-    int code = store_each_source(store, on_source, &found);
+    struct store_ids found_sources = {names, NULL};
+    int code = store_each_source(store, on_source, &found_sources);
     size_t count = names->count;
     for (size_t i = 0; code == EP_OK && i < count; i++) {
-        names->count = i + 1; /* add_stage adds to the last one */
-        code = store_each_stage(store, found.ids[i], on_stage, names);
+        names->count = i + 1; /* append_stage adds to the last one */
+        code = store_each_stage(store, found_sources.ids[i], on_stage, names);
     }
     names->count = count;
-    free(found.ids);
+    free(found_sources.ids);
     return code == EP_OK
                ? EP_OK
                : base_error_set(error, code, "cannot read the names of sources and stages from the store: %s",
                                 store_errmsg(store));
 }
 
-/* Copies the names of sources and their stages, in order, from the configuration. Returns EP_OK or
- * EP_ENOMEM. Runs in the keeper, or in `eventpipe` with -c while the daemon is down. */
+/* Copies the names of sources and their stages, in order, from the configuration, for the checks of a
+ * control request. Returns EP_OK or EP_ENOMEM. Runs in the keeper, or in `eventpipe` with -c while the
+ * daemon is down. */
 static int read_names_from_config(const struct config *config, struct admin_names *names)
 {
     int code = EP_OK;
     for (size_t i = 0; code == EP_OK && i < config->source_count; i++) {
-        code = add_source(names, config->sources[i].id);
+        code = append_source(names, config->sources[i].id);
         for (size_t j = 0; code == EP_OK && j < config->sources[i].stage_count; j++)
-            code = add_stage(names, config->sources[i].stages[j].name);
+            code = append_stage(names, config->sources[i].stages[j].name);
     }
     return code;
 }
 
-/* Makes the list of known sources and their stages, from the configuration or, without one, from the
- * store. The request reader calls it for every command, because filters by stage, the order of stages
- * and "did you mean" need it. On success the caller frees *out. Runs in the keeper, or in a child of
- * `eventpipe` while the daemon is down. */
-int control_admin_names_read(const struct admin *admin, struct admin_names **out, struct error *error)
+/* Makes a control request's list of known sources and their stages, from the configuration or, without
+ * one, from the store. Every control command needs it: for filters by stage, the order of stages and "did
+ * you mean". On success the caller frees *out. Runs in the keeper, or in a child of `eventpipe` while the
+ * daemon is down. */
+int control_admin_read_names(const struct admin *admin, struct admin_names **out, struct error *error)
 {
     struct admin_names *names = calloc(1, sizeof *names);
     int code = names == NULL ? EP_ENOMEM : EP_OK;
@@ -132,33 +135,34 @@ int control_admin_names_read(const struct admin *admin, struct admin_names **out
         *out = names;
         return EP_OK;
     }
-    control_admin_names_free(names);
+    control_admin_free_names(names);
     return code == EP_ENOMEM ? base_error_set(error, EP_ENOMEM, "out of memory") : code;
 }
 
-static void free_names(char **list)
+static void free_name_list(char **name_list)
 {
-    for (size_t i = 0; list != NULL && list[i] != NULL; i++)
-        free(list[i]);
-    free(list);
+    for (size_t i = 0; name_list != NULL && name_list[i] != NULL; i++)
+        free(name_list[i]);
+    free(name_list);
 }
 
 /* Frees the list of known sources and stages; accepts NULL. The keeper calls it at the end of each
  * control command, and so does the child of `eventpipe` that reads the store. */
-void control_admin_names_free(struct admin_names *names)
+void control_admin_free_names(struct admin_names *names)
 {
     if (names == NULL)
         return;
     for (size_t i = 0; i < names->count; i++)
-        free_names(names->chains[i]);
+        free_name_list(names->chains[i]);
     free(names->chains);
-    free_names(names->sources);
+    free_name_list(names->sources);
     free(names);
 }
 
 /* Returns whether any source has a stage of this name. If none has, *similar_name is a name for "did you
- * mean", or NULL. Called when a control command matched no event. */
-static bool has_stage(const struct admin_names *names, const char *stage, const char **similar_name)
+ * mean", or NULL. Called when a control command matched no event, in the keeper or in a child of
+ * `eventpipe`. */
+static bool is_stage_known(const struct admin_names *names, const char *stage, const char **similar_name)
 {
     *similar_name = NULL;
     for (size_t i = 0; i < names->count; i++) {
@@ -171,9 +175,9 @@ static bool has_stage(const struct admin_names *names, const char *stage, const 
     return false;
 }
 
-/* If the request's filters name a source or stage that does not exist, writes a phrase that says so and
- * suggests a similar name; otherwise writes "". The commands that list or change events add it to
- * "nothing matched", of which a typing error is the usual cause. Runs in the keeper, or in a child of
+/* If the filters of a control request name a source or stage that does not exist, writes a phrase that
+ * says so and suggests a similar name; otherwise writes "". The commands that list or change events add it
+ * to "nothing matched", of which a typing error is the usual cause. Runs in the keeper, or in a child of
  * `eventpipe` while the daemon is down. */
 void control_admin_describe_unknown_name(const struct admin_request *request, char *buffer, size_t size)
 {
@@ -184,8 +188,8 @@ void control_admin_describe_unknown_name(const struct admin_request *request, ch
         is_source_known = strcmp(names->sources[i], source) == 0;
     buffer[0] = '\0';
     if (!is_source_known)
-        similar_name = base_suggest_find_nearest(source, (const char *const *)names->sources);
-    else if (stage == NULL || has_stage(names, stage, &similar_name))
+        similar_name = base_suggest_near(source, (const char *const *)names->sources);
+    else if (stage == NULL || is_stage_known(names, stage, &similar_name))
         return;
     snprintf(buffer, size, "; there is no %s \"%s\"%s%s%s", is_source_known ? "stage" : "source",
              is_source_known ? stage : source, similar_name != NULL ? ": did you mean \"" : "",

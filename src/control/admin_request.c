@@ -13,7 +13,7 @@
 
 #define NUMBER_MAX 9007199254740992.0 /* 2^53: beyond it JSON numbers, read as doubles, are not exact */
 
-/* Reads a member of an operator's request that must be a string. *out points into the request and is not
+/* Reads a member of a control request that must be a string. *out points into the request and is not
  * freed. Returns EP_OK, or EP_EINVAL with a message. Runs in the keeper, or in a child of `eventpipe`
  * while the daemon is down. */
 static int read_string_member(const cJSON *member, const char **out, struct error *error)
@@ -24,9 +24,8 @@ static int read_string_member(const cJSON *member, const char **out, struct erro
     return EP_OK;
 }
 
-/* Reads a member of an operator's request that must be true or false, such as "dry_run". Returns EP_OK,
- * or EP_EINVAL with a message. Runs in the keeper, or in a child of `eventpipe` while the daemon is
- * down. */
+/* Reads a member of a control request that must be true or false, such as "dry_run". Returns EP_OK, or
+ * EP_EINVAL with a message. Runs in the keeper, or in a child of `eventpipe` while the daemon is down. */
 static int read_bool_member(const cJSON *member, bool *out, struct error *error)
 {
     if (!cJSON_IsBool(member))
@@ -35,9 +34,9 @@ static int read_bool_member(const cJSON *member, bool *out, struct error *error)
     return EP_OK;
 }
 
-/* Reads a member of an operator's request that must be a whole number and not less than `minimum`.
- * Numbers above 2^53 are rejected, because cJSON rounds them. Returns EP_OK, or EP_EINVAL with a
- * message. Runs in the keeper, or in a child of `eventpipe` while the daemon is down. */
+/* Reads a member of a control request that must be a whole number and not less than `minimum`. Numbers
+ * above 2^53 are rejected, because cJSON rounds them. Returns EP_OK, or EP_EINVAL with a message. Runs in
+ * the keeper, or in a child of `eventpipe` while the daemon is down. */
 static int read_number_member(const cJSON *member, double minimum, uint64_t *out, struct error *error)
 {
     double value = cJSON_IsNumber(member) ? member->valuedouble : NAN;
@@ -48,7 +47,7 @@ static int read_number_member(const cJSON *member, double minimum, uint64_t *out
     return EP_OK;
 }
 
-/* Reads the 1 to 5000 UIDs by which an operator selects events. Only the array is allocated, and the
+/* Reads the 1 to 5000 UIDs by which a control request selects events. Only the array is allocated, and the
  * request frees it; the texts stay where they are. Returns EP_OK, or EP_EINVAL or EP_ENOMEM with a
  * message. Runs in the keeper, or in a child of `eventpipe` while the daemon is down. */
 static int read_uids_member(struct admin_request *request, const cJSON *member, struct error *error)
@@ -72,9 +71,9 @@ static int read_uids_member(struct admin_request *request, const cJSON *member, 
     return EP_OK;
 }
 
-/* Reads the filter "state" of an operator's request, the name of an event state as in `eventpipe queue
- * --state dead`. Returns EP_OK, or EP_EINVAL with a message that lists the states. Runs in the keeper,
- * or in a child of `eventpipe` while the daemon is down. */
+/* Reads the filter "state" of a control request, the name of an event state as in `eventpipe queue --state
+ * dead`. Returns EP_OK, or EP_EINVAL with a message that lists the states. Runs in the keeper, or in a
+ * child of `eventpipe` while the daemon is down. */
 static int read_state_member(struct admin_request *request, const cJSON *member, struct error *error)
 {
     const char *name = "";
@@ -90,9 +89,9 @@ static int read_state_member(struct admin_request *request, const cJSON *member,
                           "there is no state \"%s\": it is one of ready, running, delayed, held, dead", name);
 }
 
-/* Reads the filter "older_ms" and turns this age into the latest time of arrival that the request
- * selects. Returns EP_OK, or EP_EINVAL with a message. Runs in the keeper, or in a child of `eventpipe`
- * while the daemon is down. */
+/* Reads the filter "older_ms" of a control request and turns this age into the latest time of arrival that
+ * the request selects. Returns EP_OK, or EP_EINVAL with a message. Runs in the keeper, or in a child of
+ * `eventpipe` while the daemon is down. */
 static int read_minimum_age(struct admin_request *request, const cJSON *member, struct error *error)
 {
     uint64_t age_ms = 0, now_ms = shm_realtime_ms();
@@ -142,9 +141,9 @@ static const struct member_rule {
     {"line", LINE, CONTROL_ACCEPTS_LINES, false},
 };
 
-/* Reads one member of an operator's request into the command's filters and options, and checks its type
- * and range. Returns EP_OK or an error code with a message. Runs in the keeper, or in a child of
- * `eventpipe` while the daemon is down. */
+/* Reads one member of a control request into the command's filters and options, and checks its type and
+ * range. Returns EP_OK or an error code with a message. Runs in the keeper, or in a child of `eventpipe`
+ * while the daemon is down. */
 static int read_member(struct admin_request *request, const cJSON *member, enum member_kind kind,
                        struct error *error)
 {
@@ -167,7 +166,7 @@ static int read_member(struct admin_request *request, const cJSON *member, enum 
     case UIDS:
         return read_uids_member(request, member, error);
     case ALL:
-        return read_bool_member(member, &request->all, error);
+        return read_bool_member(member, &request->select_all, error);
     case DRY_RUN:
         return read_bool_member(member, &request->dry_run, error);
     case OLDER:
@@ -180,9 +179,9 @@ static int read_member(struct admin_request *request, const cJSON *member, enum 
     return EP_OK;
 }
 
-/* Checks the members of a request against each other once all are read. A command that changes events
- * needs a filter, because a forgotten filter would change every event. Returns EP_OK, or EP_EINVAL with
- * a message. Runs in the keeper, or in a child of `eventpipe` while the daemon is down. */
+/* Checks the members of a control request against each other, after all are read. A command that changes
+ * events needs a filter, because a forgotten filter would change every event. Returns EP_OK, or EP_EINVAL
+ * with a message. Runs in the keeper, or in a child of `eventpipe` while the daemon is down. */
 static int check_member_combination(const struct admin_request *request, struct error *error)
 {
     const struct control_command *command = request->command;
@@ -193,13 +192,13 @@ static int check_member_combination(const struct admin_request *request, struct 
         return base_error_set(error, EP_EINVAL, "no event is selected: give its UID");
     if ((command->accepts & ONE_SOURCE) != 0 && request->select.source == NULL)
         return base_error_set(error, EP_EINVAL, "no source is given");
-    if (request->all && request->uids != NULL)
+    if (request->select_all && request->uids != NULL)
         return base_error_set(error, EP_EINVAL, "give either UIDs or ALL, not both");
     return EP_OK;
 }
 
-/* Returns the rule for a request's member, such as "stage", or NULL if the command does not accept this
- * member. Runs in the keeper, or in a child of `eventpipe` while the daemon is down. */
+/* Returns the rule for a member of a control request, such as "stage", or NULL if the command does not
+ * accept this member. Runs in the keeper, or in a child of `eventpipe` while the daemon is down. */
 static const struct member_rule *find_member_rule(const struct control_command *command, const char *name)
 {
     for (size_t i = 0; i < sizeof member_rules / sizeof member_rules[0]; i++)
@@ -208,9 +207,9 @@ static const struct member_rule *find_member_rule(const struct control_command *
     return NULL;
 }
 
-/* Reads all members of an operator's request. An unknown member is an error, because a misspelt filter
- * that was ignored would select more events than the operator meant. Returns EP_OK or an error code with
- * a message. Runs in the keeper, or in a child of `eventpipe` while the daemon is down. */
+/* Reads all members of a control request. An unknown member is an error, because a misspelt filter that
+ * was ignored would select more events than the operator meant. Returns EP_OK or an error code with a
+ * message. Runs in the keeper, or in a child of `eventpipe` while the daemon is down. */
 static int read_members(struct admin_request *request, const cJSON *json, struct error *error)
 {
     const cJSON *member;
@@ -225,17 +224,17 @@ static int read_members(struct admin_request *request, const cJSON *json, struct
         int code = read_member(request, member, rule->kind, error);
         if (code != EP_OK)
             return code;
-        if (rule->is_filter && (rule->kind != ALL || request->all))
+        if (rule->is_filter && (rule->kind != ALL || request->select_all))
             request->has_filter = true;
     }
     return check_member_combination(request, error);
 }
 
-/* Checks an operator's JSON request completely before its command does anything, and reads the names of
- * sources and stages. Returns EP_OK, EP_EINVAL with a message for the operator, or another error code.
- * The caller closes the request in every case. Runs in the keeper, or in a child of `eventpipe` while
- * the daemon is down. */
-int control_admin_request_read(struct admin_request *request, const cJSON *json, struct error *error)
+/* Reads and checks a control request (JSON) completely before its command does anything, and reads the
+ * names of sources and stages. Returns EP_OK, EP_EINVAL with a message for the operator, or another error
+ * code. The caller closes the request in every case. Runs in the keeper, or in a child of `eventpipe`
+ * while the daemon is down. */
+int control_admin_read_request(struct admin_request *request, const cJSON *json, struct error *error)
 {
     request->select.state = -1;
     request->first_line = 1;
@@ -248,7 +247,7 @@ int control_admin_request_read(struct admin_request *request, const cJSON *json,
                               command->valuestring);
     int code = read_members(request, json, error);
     if (code == EP_OK)
-        code = control_admin_names_read(request->admin, &request->names, error);
+        code = control_admin_read_names(request->admin, &request->names, error);
     if (code == EP_OK) {
         request->select.chain_sources = (const char *const *)request->names->sources;
         request->select.chains = (const char *const *const *)request->names->chains;
@@ -257,12 +256,12 @@ int control_admin_request_read(struct admin_request *request, const cJSON *json,
     return code;
 }
 
-/* Frees what an operator's request owns. control_admin_serve calls it after the command has run or was
+/* Frees what a control request owns. control_admin_serve calls it after the command has run or was
  * refused. */
-void control_admin_request_close(struct admin_request *request)
+void control_admin_close_request(struct admin_request *request)
 {
     free(request->uids);
-    control_admin_names_free(request->names);
+    control_admin_free_names(request->names);
     request->uids = NULL;
     request->names = NULL;
 }

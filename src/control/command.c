@@ -67,8 +67,8 @@ const struct control_command control_commands[CONTROL_COMMAND_COUNT] = {
 };
 /* clang-format on */
 
-/* Returns the operators' command of this name, or NULL. `eventpipe` looks up what the user typed; the
- * supervisor and the keeper look up what a request on the control socket names. */
+/* Returns the control command (such as `eventpipe retry`) of this name, or NULL. `eventpipe` looks up what
+ * the user typed; the supervisor and the keeper look up what a request on the control socket names. */
 const struct control_command *control_command_find(const char *name)
 {
     for (size_t i = 0; i < CONTROL_COMMAND_COUNT; i++)
@@ -77,10 +77,10 @@ const struct control_command *control_command_find(const char *name)
     return NULL;
 }
 
-/* Writes a set of event states (bits 1 << enum store_state) as a phrase, such as "delayed and dead".
- * `eventpipe help` shows with it which events a command accepts; the keeper does so in the answer
- * "nothing matched". */
-void control_command_states(unsigned states, char *buffer, size_t size)
+/* Describes which states of events a control command accepts: writes the set (bits 1 << enum store_state)
+ * as a phrase, such as "delayed and dead". `eventpipe help` shows the phrase; the keeper sends it in the
+ * answer "nothing matched". */
+void control_command_describe_states(unsigned states, char *buffer, size_t size)
 {
     size_t used_bytes = 0;
     buffer[0] = '\0';
@@ -96,7 +96,7 @@ void control_command_states(unsigned states, char *buffer, size_t size)
     }
 }
 
-const char *control_command_makes(const struct control_change *change)
+const char *control_command_get_new_state(const struct control_change *change)
 {
     int makes = store_command_rule(change->store_command)->makes;
     return makes < 0 ? "removed" : store_state_name((enum store_state)makes);

@@ -83,8 +83,8 @@ extern const struct control_command control_commands[CONTROL_COMMAND_COUNT]; /* 
 /* NULL: there is no such command. */
 const struct control_command *control_command_find(const char *name);
 /* "delayed and dead": the states in `states` (bits 1 << enum store_state) as a phrase. */
-void control_command_states(unsigned states, char *buffer, size_t size);
+void control_command_describe_states(unsigned states, char *buffer, size_t size);
 /* The state of an event after this change, as a data line has it. */
-const char *control_command_makes(const struct control_change *change);
+const char *control_command_get_new_state(const struct control_change *change);
 
 #endif

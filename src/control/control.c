@@ -29,9 +29,10 @@
 #define NS_PER_MS UINT64_C(1000000)
 #define READ_BYTES 65536
 
-/* Returns how long poll may wait so that limit_ms have passed since start_ns, at most 60 s. 0 means that
- * the time is over, -1 that there is no limit (limit_ms is UINT64_MAX). The supervisor and the keeper
- * limit with it how long they send, `eventpipe` how long it waits for an answer. */
+/* Returns how long a process may wait for the other end of the control socket so that limit_ms have passed
+ * since start_ns, at most 60 s. 0 means that the time is over, -1 that there is no limit (limit_ms is
+ * UINT64_MAX). It limits how long the supervisor and the keeper send an answer, and how long `eventpipe`
+ * waits for one. */
 static int compute_poll_timeout_ms(uint64_t start_ns, uint64_t limit_ms)
 {
     if (limit_ms == UINT64_MAX)
@@ -46,19 +47,19 @@ static int compute_poll_timeout_ms(uint64_t start_ns, uint64_t limit_ms)
 /* Sends all bytes to the client of the control socket, or fails with EP_ESYSTEM after 5 s, so that a
  * client that does not read cannot block the supervisor or the keeper. Uses MSG_DONTWAIT and does not
  * make the descriptor non-blocking, because the supervisor and the keeper share it. */
-static int send_bytes(int fd, const char *bytes, size_t count)
+static int send_bytes(int fd, const char *bytes, size_t byte_count)
 {
     uint64_t start_ns = shm_now_ns();
-    while (count > 0) {
-        ssize_t sent = send(fd, bytes, count, MSG_DONTWAIT | MSG_NOSIGNAL);
-        if (sent > 0) {
-            bytes += sent;
-            count -= (size_t)sent;
+    while (byte_count > 0) {
+        ssize_t sent_now_bytes = send(fd, bytes, byte_count, MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (sent_now_bytes > 0) {
+            bytes += sent_now_bytes;
+            byte_count -= (size_t)sent_now_bytes;
             continue;
         }
-        if (sent < 0 && errno == EINTR)
+        if (sent_now_bytes < 0 && errno == EINTR)
             continue;
-        if (sent < 0 && errno != EAGAIN)
+        if (sent_now_bytes < 0 && errno != EAGAIN)
             return EP_ESYSTEM;
         int timeout_ms = compute_poll_timeout_ms(start_ns, SEND_MS);
         struct pollfd waiting = {.fd = fd, .events = POLLOUT};
@@ -91,10 +92,10 @@ int control_send_line(int fd, const char *json, size_t bytes)
 int control_end(int fd, enum control_code code, const char *format, ...)
 {
     char message[2048];
-    va_list list;
-    va_start(list, format);
-    vsnprintf(message, sizeof message, format, list);
-    va_end(list);
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(message, sizeof message, format, arguments);
+    va_end(arguments);
     struct text out = {0};
     base_text_append(&out, "{\"end\":true,\"code\":");
     json_write_uint(&out, (uint64_t)code);
@@ -128,17 +129,18 @@ int control_connect(const char *path, int *fd, struct error *error)
         *fd = new_fd;
         return EP_OK;
     }
-    int errnum = errno;
+    int connect_errno = errno;
     close(new_fd);
-    if (errnum == ENOENT || errnum == ECONNREFUSED || errnum == ENOTDIR)
-        return base_error_set(error, EP_ENOENT, "no process listens at %s (%s)", path, strerror(errnum));
-    if (errnum == EAGAIN)
+    if (connect_errno == ENOENT || connect_errno == ECONNREFUSED || connect_errno == ENOTDIR)
+        return base_error_set(error, EP_ENOENT, "no process listens at %s (%s)", path,
+                              strerror(connect_errno));
+    if (connect_errno == EAGAIN)
         return base_error_set(error, EP_ESTATE, "the process that listens at %s accepts no connections",
                               path);
-    if (errnum == EACCES || errnum == EPERM)
+    if (connect_errno == EACCES || connect_errno == EPERM)
         return base_error_set(error, EP_EACCESS, "not allowed to use %s: run as root or as the daemon's user",
                               path);
-    return base_error_set(error, EP_ESYSTEM, "cannot connect to %s: %s", path, strerror(errnum));
+    return base_error_set(error, EP_ESYSTEM, "cannot connect to %s: %s", path, strerror(connect_errno));
 }
 
 /* One exchange with a server. */
@@ -161,28 +163,29 @@ static size_t bytes_to_send(const struct exchange *exchange)
     return exchange->request_line.bytes + exchange->question->body_bytes;
 }
 
-/* Sends as much of the request, and of the events that follow it, as the socket takes now. A failure to
- * send is not an error here: the server has stopped reading, and its answer says why. `eventpipe` calls
+/* Sends as much of a control request, and of the events that follow it, as the socket takes now. A failure
+ * to send is not an error here: the server has stopped reading, and its answer says why. `eventpipe` calls
  * it while it waits for the answer. */
 static void send_request_bytes(struct exchange *exchange)
 {
     while (exchange->sent_bytes < bytes_to_send(exchange)) {
-        bool in_request_line = exchange->sent_bytes < exchange->request_line.bytes;
+        bool is_in_request_line = exchange->sent_bytes < exchange->request_line.bytes;
         size_t offset =
-            in_request_line ? exchange->sent_bytes : exchange->sent_bytes - exchange->request_line.bytes;
-        const char *from = in_request_line ? exchange->request_line.text : exchange->question->body;
-        size_t count =
-            (in_request_line ? exchange->request_line.bytes : exchange->question->body_bytes) - offset;
-        ssize_t sent = send(exchange->fd, from + offset, count, MSG_DONTWAIT | MSG_NOSIGNAL);
-        if (sent < 0 && errno == EINTR)
+            is_in_request_line ? exchange->sent_bytes : exchange->sent_bytes - exchange->request_line.bytes;
+        const char *part_begin = is_in_request_line ? exchange->request_line.text : exchange->question->body;
+        size_t byte_count =
+            (is_in_request_line ? exchange->request_line.bytes : exchange->question->body_bytes) - offset;
+        ssize_t sent_now_bytes =
+            send(exchange->fd, part_begin + offset, byte_count, MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (sent_now_bytes < 0 && errno == EINTR)
             continue;
-        if (sent < 0 && errno == EAGAIN)
+        if (sent_now_bytes < 0 && errno == EAGAIN)
             return;
-        if (sent <= 0) {
+        if (sent_now_bytes <= 0) {
             exchange->sent_bytes = bytes_to_send(exchange);
             break;
         }
-        exchange->sent_bytes += (size_t)sent;
+        exchange->sent_bytes += (size_t)sent_now_bytes;
     }
     if (!exchange->sending_ended)
         shutdown(exchange->fd, SHUT_WR);
@@ -196,15 +199,15 @@ static int handle_answer_line(struct exchange *exchange, char *line, size_t byte
 {
     struct json_span whole = {line, bytes}, value;
     int64_t code;
-    char shown[201];
-    base_log_clean(line, shown, sizeof shown);
+    char shown_line[201];
+    base_log_clean(line, shown_line, sizeof shown_line);
     if (!json_valid(line, bytes, NULL))
-        return base_error_set(exchange->error, EP_EPROTO, "the daemon's answer is not JSON: %s", shown);
+        return base_error_set(exchange->error, EP_EPROTO, "the daemon's answer is not JSON: %s", shown_line);
     if (!json_find(whole, "/end", &value))
         return exchange->on_line != NULL ? exchange->on_line(line, bytes, exchange->user) : EP_OK;
     if (!json_find(whole, "/code", &value) || !json_int64(value, &code) || code < 0 || code > CONTROL_NOTHING)
         return base_error_set(exchange->error, EP_EPROTO, "the daemon's answer ends in a malformed line: %s",
-                              shown);
+                              shown_line);
     exchange->answer_ended = true;
     exchange->exit_code = (int)code;
     char *message = json_find(whole, "/message", &value) ? json_text(value) : NULL;
@@ -241,15 +244,15 @@ static int handle_received_lines(struct exchange *exchange)
 static int receive_answer_bytes(struct exchange *exchange)
 {
     char buffer[READ_BYTES];
-    ssize_t got = recv(exchange->fd, buffer, sizeof buffer, MSG_DONTWAIT);
-    if (got < 0 && (errno == EINTR || errno == EAGAIN))
+    ssize_t received_bytes = recv(exchange->fd, buffer, sizeof buffer, MSG_DONTWAIT);
+    if (received_bytes < 0 && (errno == EINTR || errno == EAGAIN))
         return EP_OK;
-    if (got <= 0)
+    if (received_bytes <= 0)
         return base_error_set(
             exchange->error, EP_ESYSTEM,
             "the daemon closed the connection before its answer ended: it may have done part of the command");
     exchange->answer_begun = true;
-    base_text_append_bytes(&exchange->received, buffer, (size_t)got);
+    base_text_append_bytes(&exchange->received, buffer, (size_t)received_bytes);
     if (exchange->received.failed)
         return base_error_set(exchange->error, EP_ENOMEM, "out of memory");
     return handle_received_lines(exchange);
@@ -267,27 +270,27 @@ int control_ask(int fd, const struct control_question *question, control_on_line
     base_text_append(&exchange.request_line, question->line);
     base_text_append(&exchange.request_line, "\n");
     int result = exchange.request_line.failed ? base_error_set(error, EP_ENOMEM, "out of memory") : EP_OK;
-    uint64_t last_ns = shm_now_ns();
+    uint64_t last_activity_ns = shm_now_ns();
     while (result == EP_OK && !exchange.answer_ended) {
         struct pollfd socket = {.fd = fd, .events = POLLIN | (exchange.sending_ended ? 0 : POLLOUT)};
         uint64_t patience_ms =
             exchange.answer_begun || question->first_ms == 0 ? question->patience_ms : question->first_ms;
-        int timeout_ms = compute_poll_timeout_ms(last_ns, patience_ms);
-        int ready = timeout_ms == 0 ? 0 : poll(&socket, 1, timeout_ms);
-        if (ready < 0 && errno != EINTR)
+        int timeout_ms = compute_poll_timeout_ms(last_activity_ns, patience_ms);
+        int ready_count = timeout_ms == 0 ? 0 : poll(&socket, 1, timeout_ms);
+        if (ready_count < 0 && errno != EINTR)
             result =
                 base_error_set(error, EP_ESYSTEM, "cannot wait for the daemon's answer: %s", strerror(errno));
-        bool wait_again = timeout_ms == 0 && question->on_silence != NULL &&
-                          question->on_silence(question->on_silence_user);
-        if (timeout_ms == 0 && !wait_again)
+        bool must_wait_again = timeout_ms == 0 && question->on_silence != NULL &&
+                               question->on_silence(question->on_silence_user);
+        if (timeout_ms == 0 && !must_wait_again)
             result = base_error_set(error, EP_ESTATE,
                                     "no answer within %u s: the daemon may have done part of the command",
                                     (unsigned)(patience_ms / 1000));
-        if (wait_again)
-            last_ns = shm_now_ns();
-        if (ready <= 0)
+        if (must_wait_again)
+            last_activity_ns = shm_now_ns();
+        if (ready_count <= 0)
             continue;
-        last_ns = shm_now_ns();
+        last_activity_ns = shm_now_ns();
         if ((socket.revents & POLLOUT) != 0)
             send_request_bytes(&exchange);
         if ((socket.revents & (POLLIN | POLLHUP | POLLERR)) != 0)

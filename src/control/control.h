@@ -84,7 +84,7 @@ struct admin {
     const struct config *config;
     bool daemon_up;
 };
-void control_admin_serve(const struct admin *admin, const cJSON *request, int client,
+void control_admin_serve(const struct admin *admin, const cJSON *request, int client_fd,
                          uint64_t *changed_sources);
 
 #endif

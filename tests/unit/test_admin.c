@@ -228,7 +228,8 @@ static void check_change(const struct control_command *command, enum store_state
     CU_ASSERT_EQUAL(answers.count, takes ? 1 : 0);
     if (takes) {
         CU_ASSERT_STRING_EQUAL(answers_text(&answers, 0, "was"), store_state_name(state));
-        CU_ASSERT_STRING_EQUAL(answers_text(&answers, 0, "state"), control_command_makes(command->change));
+        CU_ASSERT_STRING_EQUAL(answers_text(&answers, 0, "state"),
+                               control_command_get_new_state(command->change));
         CU_ASSERT_EQUAL(last_step(uid), rule->step);
         snprintf(request, sizeof request, "{\"command\":\"queue\",\"uids\":[\"%s\"],\"source\":\"quakes\"}",
                  uid);
@@ -236,7 +237,7 @@ static void check_change(const struct control_command *command, enum store_state
         CU_ASSERT_EQUAL(answers.count, rule->makes < 0 ? 0 : 1);
         if (rule->makes >= 0)
             CU_ASSERT_STRING_EQUAL(answers_text(&answers, 0, "state"),
-                                   control_command_makes(command->change));
+                                   control_command_get_new_state(command->change));
     }
     tear_down();
 }
@@ -252,9 +253,9 @@ static void test_table(void)
             check_change(&control_commands[i], states[j]);
     }
     CU_ASSERT_PTR_NULL(control_command_find("drop"));
-    control_command_states(store_command_rule(STORE_REQUEUE)->takes, text, sizeof text);
+    control_command_describe_states(store_command_rule(STORE_REQUEUE)->takes, text, sizeof text);
     CU_ASSERT_STRING_EQUAL(text, "ready, delayed, held and dead");
-    control_command_states(store_command_rule(STORE_RELEASE)->takes, text, sizeof text);
+    control_command_describe_states(store_command_rule(STORE_RELEASE)->takes, text, sizeof text);
     CU_ASSERT_STRING_EQUAL(text, "held");
 }
 
