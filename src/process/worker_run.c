@@ -100,7 +100,7 @@ static void add_pending_answer(struct worker *worker, const struct batch_event *
                                uint64_t now_ns)
 {
     struct chain_answer answer;
-    int result = stage_call_complete(call);
+    int result = stage_call_print_changed_context(call);
     if (result == 0)
         result = process_chain_apply_answer(worker->source_config, worker->stage->position, row, call,
                                             shm_realtime_ms(),

@@ -22,8 +22,8 @@
 
 #define HASH_DIGITS 32 /* of SHA-256: enough that no two uids of a source meet */
 
-/* Clears the answer part of a call, the part that the stage fills. A worker calls it before it gives an
- * event to its stage. */
+/* Clears the answer part of a call (one event as its stage sees it), the part that the stage fills. A
+ * worker calls it before it gives an event to its stage. */
 void stage_call_open(struct ep_call *call)
 {
     call->answer = EP_PROCESSED;
@@ -33,7 +33,7 @@ void stage_call_open(struct ep_call *call)
     call->reason[0] = '\0';
     call->event_tree = NULL;
     call->context_tree = NULL;
-    call->context_print = NULL;
+    call->unchanged_context_text = NULL;
     call->key[0] = '\0';
 }
 
@@ -43,14 +43,15 @@ void stage_call_close(struct ep_call *call)
 {
     free(call->new_event);
     free(call->new_context);
-    free(call->context_print);
+    free(call->unchanged_context_text);
     cJSON_Delete(call->event_tree);
     cJSON_Delete(call->context_tree);
     stage_call_open(call);
 }
 
-/* Returns whether a text has no control characters. HTTP stages send the event's key as a header, in
- * which a line feed from a hostile UID would begin another header. A worker checks each key with it. */
+/* Returns whether the key of a stage's call has no control characters. HTTP stages send the event's key as
+ * a header, in which a line feed from a hostile UID would begin another header. A worker checks each key
+ * with it. */
 static bool has_no_control_character(const char *text)
 {
     for (; *text != '\0'; text++)
@@ -63,7 +64,7 @@ static bool has_no_control_character(const char *text)
  * gets again after a crash. A UID that is too long or has control characters is replaced by its hash.
  * The key belongs to the call. Workers send it to programs and HTTP servers; plugins and functions ask
  * for it with ep_call_key. */
-const char *stage_call_key(struct ep_call *call)
+const char *stage_call_get_key(struct ep_call *call)
 {
     if (call->key[0] != '\0')
         return call->key;
@@ -77,12 +78,12 @@ const char *stage_call_key(struct ep_call *call)
     return call->key;
 }
 
-/* Writes the JSON line that a worker sends to an exec program or an HTTP server: event, context, attempt
- * and key. Event and context keep their bytes, so that 64-bit numbers stay exact. Returns 0 or
- * EP_ENOMEM. */
+/* Writes the JSON line that a worker sends to the program of an exec stage or the server of an HTTP stage:
+ * event, context, attempt and key. Event and context keep their bytes, so that 64-bit numbers stay exact.
+ * Returns 0 or EP_ENOMEM. */
 int stage_call_write_json(struct ep_call *call, struct text *out)
 {
-    const char *key = stage_call_key(call);
+    const char *key = stage_call_get_key(call);
 
     base_text_append(out, "{\"event\":");
     json_write_on_one_line(out, (struct json_span){call->event, call->event_bytes});
@@ -99,31 +100,32 @@ int stage_call_write_json(struct ep_call *call, struct text *out)
 /* Prints the context tree as the call's new context if a plugin or function has changed it. A tree that
  * is not valid JSON becomes an error answer, so that it never reaches the store. Returns 0 or EP_ENOMEM.
  * A worker calls it after its stage has processed an event. */
-int stage_call_complete(struct ep_call *call)
+int stage_call_print_changed_context(struct ep_call *call)
 {
     if (call->context_tree == NULL || call->new_context != NULL)
         return 0;
-    struct text present = {0}, merged = {0};
-    stage_context_print(&present, call->context_tree, (struct json_span){0});
-    if (present.failed) {
-        base_text_free(&present);
+    struct text current_text = {0}, merged_text = {0};
+    stage_context_print(&current_text, call->context_tree, (struct json_span){0});
+    if (current_text.failed) {
+        base_text_free(&current_text);
         return EP_ENOMEM;
     }
-    bool is_changed = strcmp(present.text, call->context_print) != 0;
-    base_text_free(&present);
+    bool is_changed = strcmp(current_text.text, call->unchanged_context_text) != 0;
+    base_text_free(&current_text);
     if (!is_changed)
         return 0;
-    stage_context_print(&merged, call->context_tree, (struct json_span){call->context, call->context_bytes});
-    if (merged.failed) {
-        base_text_free(&merged);
+    stage_context_print(&merged_text, call->context_tree,
+                        (struct json_span){call->context, call->context_bytes});
+    if (merged_text.failed) {
+        base_text_free(&merged_text);
         return EP_ENOMEM;
     }
     /* A stage can build a tree that is not JSON (nested too deep, raw items). It must not reach the store. */
-    if (json_valid(merged.text, merged.bytes, NULL)) {
-        call->new_context = merged.text;
+    if (json_valid(merged_text.text, merged_text.bytes, NULL)) {
+        call->new_context = merged_text.text;
         return 0;
     }
-    base_text_free(&merged);
+    base_text_free(&merged_text);
     call->answer = EP_ERROR;
     ep_call_set_reason(call, "the stage left a context that is not valid JSON");
     return 0;
@@ -138,7 +140,7 @@ const char *ep_call_event_text(const ep_call *call, size_t *bytes)
     return call->event;
 }
 
-/* Returns the event as a cJSON tree, which the first call parses, or NULL if memory is short. The tree
+/* Returns the event as a cJSON tree, which the first call parses, or NULL if out of memory. The tree
  * belongs to the call. Plugins and functions call it in a worker. */
 const cJSON *ep_call_event(ep_call *call)
 {
@@ -154,9 +156,9 @@ const char *ep_call_context_text(const ep_call *call, size_t *bytes)
     return call->context;
 }
 
-/* Returns the event's context as a cJSON tree that the stage may change, or NULL if memory is short. The
- * tree belongs to the call. The text of the unchanged tree is kept, so that the worker later sees
- * whether the stage changed it. Plugins and functions call it. */
+/* Returns the event's context as a cJSON tree that the stage may change, or NULL if out of memory. The
+ * tree belongs to the call. The text of the unchanged tree is kept, so that the worker later sees whether
+ * the stage changed it. Plugins and functions call it. */
 cJSON *ep_call_context(ep_call *call)
 {
     if (call->context_tree != NULL)
@@ -171,7 +173,7 @@ cJSON *ep_call_context(ep_call *call)
         return NULL;
     }
     call->context_tree = tree;
-    call->context_print = unchanged_text.text;
+    call->unchanged_context_text = unchanged_text.text;
     return tree;
 }
 
@@ -183,7 +185,7 @@ uint32_t ep_call_attempt(const ep_call *call)
 const char *ep_call_key(const ep_call *call)
 {
     /* The key is built on demand; the caller sees no change. */
-    return stage_call_key((ep_call *)call);
+    return stage_call_get_key((ep_call *)call);
 }
 
 const char *ep_call_uid(const ep_call *call)
@@ -196,7 +198,7 @@ const char *ep_call_uid(const ep_call *call)
 /* Keeps a copy of a JSON object as the call's new event or context, in place of an earlier one. Returns
  * 0, EP_ENOMEM, or EP_EINVAL if the text is not a JSON object: only valid JSON may reach the store.
  * Serves ep_call_set_event and ep_call_set_context. Plugins and functions call these in a worker. */
-static int set_json_object(char **out, const char *text)
+static int replace_json_object(char **out, const char *text)
 {
     if (text == NULL)
         return EP_EINVAL;
@@ -213,12 +215,12 @@ static int set_json_object(char **out, const char *text)
 
 int ep_call_set_event(ep_call *call, const char *text)
 {
-    return set_json_object(&call->new_event, text);
+    return replace_json_object(&call->new_event, text);
 }
 
 int ep_call_set_context(ep_call *call, const char *text)
 {
-    return set_json_object(&call->new_context, text);
+    return replace_json_object(&call->new_context, text);
 }
 
 void ep_call_set_retry_after(ep_call *call, uint64_t ms)

@@ -17,28 +17,29 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Returns whether two cJSON values are equal, numbers to the last bit. cJSON_Compare has a tolerance, so
- * a stage's small change to a number would be lost. Runs in a worker. */
-static bool are_values_equal(const cJSON *a, const cJSON *b)
+/* Returns whether two values of a stage's context are equal, numbers to the last bit. cJSON_Compare has a
+ * tolerance, so a stage's small change to a number would be lost. Runs in a worker. */
+static bool are_values_equal(const cJSON *left, const cJSON *right)
 {
-    if ((a->type & 0xff) != (b->type & 0xff))
+    if ((left->type & 0xff) != (right->type & 0xff))
         return false;
-    switch (a->type & 0xff) {
+    switch (left->type & 0xff) {
     case cJSON_Number:
-        return a->valuedouble == b->valuedouble && signbit(a->valuedouble) == signbit(b->valuedouble);
+        return left->valuedouble == right->valuedouble &&
+               signbit(left->valuedouble) == signbit(right->valuedouble);
     case cJSON_String:
     case cJSON_Raw:
-        return a->valuestring != NULL && b->valuestring != NULL &&
-               strcmp(a->valuestring, b->valuestring) == 0;
+        return left->valuestring != NULL && right->valuestring != NULL &&
+               strcmp(left->valuestring, right->valuestring) == 0;
     case cJSON_Array:
     case cJSON_Object:
-        a = a->child;
-        b = b->child;
-        for (; a != NULL && b != NULL; a = a->next, b = b->next)
-            if ((a->string != NULL && b->string != NULL && strcmp(a->string, b->string) != 0) ||
-                !are_values_equal(a, b))
+        left = left->child;
+        right = right->child;
+        for (; left != NULL && right != NULL; left = left->next, right = right->next)
+            if ((left->string != NULL && right->string != NULL && strcmp(left->string, right->string) != 0) ||
+                !are_values_equal(left, right))
                 return false;
-        return a == NULL && b == NULL;
+        return left == NULL && right == NULL;
     default:
         return true;
     }
@@ -80,8 +81,9 @@ struct old_members {
     size_t count, search_from; /* search_from: where the search begins, since most trees keep their order */
 };
 
-/* Callback for each member of the old context's text: pairs the member's bytes with its parsed value.
- * Returns 0, or 1 after the last parsed member, which ends the reading. Runs in a worker. */
+/* Callback for each member of the context's text from before the stage ran: pairs the member's bytes with
+ * its parsed value. Returns 0, or 1 after the last parsed member, which ends the reading. Runs in a
+ * worker. */
 static int on_old_member(struct json_span key, struct json_span value, void *user)
 {
     struct old_members *old = user;
@@ -94,8 +96,8 @@ static int on_old_member(struct json_span key, struct json_span value, void *use
     return 0;
 }
 
-/* Returns the old context's member of this name, or NULL. Searches from the last one found, because most
- * stages keep the order of members. Runs in a worker. */
+/* Returns the member of this name that the context had before the stage ran, or NULL. Searches from the
+ * last one found, because most stages keep the order of members. Runs in a worker. */
 static const struct old_member *find_old_member(struct old_members *old, const char *name)
 {
     for (size_t i = 0; name != NULL && i < old->count; i++) {
@@ -110,9 +112,9 @@ static const struct old_member *find_old_member(struct old_members *old, const c
 
 static void print_value(struct text *out, const cJSON *item, const cJSON *old, struct json_span raw);
 
-/* Writes an object of the context that has changed; each member that the stage did not change keeps the
- * bytes it had. Lack of memory sets out->failed. Runs in a worker whose plugin or function has changed
- * the context. */
+/* Writes an object of the context that the stage has changed; each member that the stage did not change
+ * keeps the bytes it had. Lack of memory sets out->failed. Runs in a worker whose plugin or function has
+ * changed the context. */
 static void print_object(struct text *out, const cJSON *object, const cJSON *old, struct json_span raw)
 {
     struct old_members members = {0};
@@ -143,8 +145,8 @@ static void print_object(struct text *out, const cJSON *object, const cJSON *old
     free(members.at);
 }
 
-/* Writes an array of the context that has changed. Its elements have no names by which to find their old
- * bytes, so all are printed. Runs in a worker. */
+/* Writes an array of the context that the stage has changed. Its elements have no names by which to find
+ * their old bytes, so all are printed. Runs in a worker. */
 static void print_array(struct text *out, const cJSON *array)
 {
     base_text_append(out, "[");
@@ -156,8 +158,8 @@ static void print_array(struct text *out, const cJSON *array)
     base_text_append(out, "]");
 }
 
-/* Writes one value of the context: the bytes it had (`raw`) if it is still equal to `old`, otherwise new
- * JSON text. `old` is NULL for a value that the stage added. Runs in a worker. */
+/* Writes one value of a stage's context: the bytes it had (`raw`) if it is still equal to `old`, otherwise
+ * new JSON text. `old` is NULL for a value that the stage added. Runs in a worker. */
 static void print_value(struct text *out, const cJSON *item, const cJSON *old, struct json_span raw)
 {
     if (old != NULL && are_values_equal(item, old)) {

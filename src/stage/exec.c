@@ -38,8 +38,8 @@ struct exec_stage {
     struct exec_exit exit_status; /* once the process' pid is 0 */
     struct stage_env env;
     const struct limits_config *limits; /* borrowed */
-    size_t sent_together;               /* events whose lines were sent together */
-    uint64_t begin_ns;                  /* when they were sent */
+    size_t sent_together_count;         /* events whose lines were sent together */
+    uint64_t sent_ns;                   /* when they were sent */
 };
 
 /* ---- failures of the program ---- */
@@ -48,14 +48,14 @@ struct exec_stage {
  * Removes the program's pid from the slot. Called before the program is reaped: after that the pid may belong
  * to another process, which the supervisor must not kill.
  */
-static void forget_program(struct exec_stage *stage)
+static void clear_program_pid(struct exec_stage *stage)
 {
     if (stage->env.on_program != NULL)
         stage->env.on_program(0, stage->env.user);
 }
 
-/* Writes how the stage's program ended, by exit code or signal, as text for logs and crash records.
- * Called in the worker after the program was reaped. */
+/* Writes how the stage's program ended, by exit code or signal, as text for logs and crash records. The
+ * worker of an exec stage calls it after it has reaped the program. */
 static void describe_exit(const struct exec_exit *exit_status, char *errbuf, size_t errbuf_size)
 {
     const char *name = exit_status->kind == SHM_CAUSE_SIGNAL ? sigabbrev_np(exit_status->code) : NULL;
@@ -68,54 +68,56 @@ static void describe_exit(const struct exec_exit *exit_status, char *errbuf, siz
         snprintf(errbuf, errbuf_size, "program was killed by signal %d", exit_status->code);
 }
 
-/* Reports a program that closed its input or output, most often because it has ended: reaps it, and
- * kills it first if it still runs. `when` continues the text, such as " before it answered". The text
- * also shows the unfinished line that the program wrote last. Runs in a worker. */
-static void report_closed_pipe(struct exec_stage *stage, const char *when, struct stage_failure *failure)
+/* Reports that the program of an exec stage closed its input or output, most often because it has ended:
+ * reaps it, and kills it first if it still runs. `when_text` continues the message, such as " before it
+ * answered". The text also shows the unfinished line that the program wrote last. Runs in a worker. */
+static void report_closed_pipe(struct exec_stage *stage, const char *when_text, struct stage_failure *failure)
 {
     char what_happened[128], partial_text[200] = "";
     const struct exec_pipe *pipe = &stage->pipe;
 
-    forget_program(stage);
-    bool closed_only =
+    clear_program_pid(stage);
+    bool is_still_running =
         stage_exec_process_wait(&stage->pipe.process, CLOSED_WAIT_MS, &stage->exit_status) != 0;
-    if (closed_only)
+    if (is_still_running)
         stage_exec_process_kill(&stage->pipe.process, &stage->exit_status);
-    if (closed_only)
+    if (is_still_running)
         snprintf(what_happened, sizeof what_happened, "program closed its %s but went on running",
                  pipe->process.stdin_fd < 0 ? "input" : "output");
     else
         describe_exit(&stage->exit_status, what_happened, sizeof what_happened);
-    if (pipe->answers_end > pipe->partial_line)
-        stage_exec_answer_quote(pipe->answers + pipe->partial_line, pipe->answers_end - pipe->partial_line,
-                                partial_text, sizeof partial_text);
-    failure->kind = closed_only ? SHM_CAUSE_MALFORMED : stage->exit_status.kind;
-    failure->code = closed_only ? 0 : stage->exit_status.code;
-    snprintf(failure->message, sizeof failure->message, "%s%s%s%s", what_happened, when,
+    if (pipe->answers_bytes > pipe->partial_line_offset)
+        stage_exec_answer_quote(pipe->answers + pipe->partial_line_offset,
+                                pipe->answers_bytes - pipe->partial_line_offset, partial_text,
+                                sizeof partial_text);
+    failure->kind = is_still_running ? SHM_CAUSE_MALFORMED : stage->exit_status.kind;
+    failure->code = is_still_running ? 0 : stage->exit_status.code;
+    snprintf(failure->message, sizeof failure->message, "%s%s%s%s", what_happened, when_text,
              partial_text[0] != '\0' ? ", after half a line: " : "", partial_text);
 }
 
 /* Kills the stage's program and reports `message` as the failure, because the program's answers can no
  * longer be trusted. The worker then exits; a new worker starts a new program. */
-static void kill_and_report(struct exec_stage *stage, const char *message, struct stage_failure *failure)
+static void kill_program_and_report(struct exec_stage *stage, const char *message,
+                                    struct stage_failure *failure)
 {
-    forget_program(stage);
+    clear_program_pid(stage);
     stage_exec_process_kill(&stage->pipe.process, &stage->exit_status);
     failure->kind = SHM_CAUSE_MALFORMED;
     failure->code = 0;
     snprintf(failure->message, sizeof failure->message, "%s", message);
 }
 
-/* Kills a program that wrote an unexpected line. The failure's text is the problem, such as "wrote more
- * than one line for one event", and the line itself. Runs in a worker. */
-static void kill_and_report_line(struct exec_stage *stage, const char *problem, struct json_span line,
-                                 struct stage_failure *failure)
+/* Kills the stage's program because it wrote an unexpected line. The failure's message is the problem,
+ * such as "wrote more than one line for one event", and the line itself. Runs in a worker. */
+static void kill_program_and_report_line(struct exec_stage *stage, const char *problem, struct json_span line,
+                                         struct stage_failure *failure)
 {
-    char shown[200], message[SHM_TEXT_BYTES];
+    char shown_line[200], message[SHM_TEXT_BYTES];
 
-    stage_exec_answer_quote(line.at, line.bytes, shown, sizeof shown);
-    snprintf(message, sizeof message, "%s: %s", problem, shown);
-    kill_and_report(stage, message, failure);
+    stage_exec_answer_quote(line.at, line.bytes, shown_line, sizeof shown_line);
+    snprintf(message, sizeof message, "%s: %s", problem, shown_line);
+    kill_program_and_report(stage, message, failure);
 }
 
 /* Reports why the worker can no longer talk to the stage's program, and kills the program if it still
@@ -129,16 +131,16 @@ static void report_pipe_failure(struct exec_stage *stage, enum exec_pipe_state s
 
     switch (state) {
     case EXEC_PIPE_UNEXPECTED:
-        kill_and_report_line(stage, unexpected_text, stage_exec_pipe_find_unexpected(pipe), failure);
+        kill_program_and_report_line(stage, unexpected_text, stage_exec_pipe_find_unexpected(pipe), failure);
         return;
     case EXEC_PIPE_TOO_LONG:
-        kill_and_report_line(stage, "answered a line of more than 64 MiB",
-                             (struct json_span){pipe->answers + pipe->partial_line,
-                                                pipe->answers_end - pipe->partial_line},
-                             failure);
+        kill_program_and_report_line(stage, "answered a line of more than 64 MiB",
+                                     (struct json_span){pipe->answers + pipe->partial_line_offset,
+                                                        pipe->answers_bytes - pipe->partial_line_offset},
+                                     failure);
         return;
     case EXEC_PIPE_NO_MEMORY:
-        kill_and_report(stage, "out of memory for the program's answer", failure);
+        kill_program_and_report(stage, "out of memory for the program's answer", failure);
         return;
     default:
         report_closed_pipe(stage, ended_text, failure);
@@ -148,9 +150,9 @@ static void report_pipe_failure(struct exec_stage *stage, enum exec_pipe_state s
 
 /* ---- events ---- */
 
-/* Adds an event's JSON line to the lines that the worker sends to the program. Returns NULL, or the
- * reason why nothing was added. The line may have no line feed inside, because it would shift all later
- * answers. */
+/* Adds an event's JSON line to the lines that the worker sends to the stage's program. Returns NULL, or
+ * the reason why nothing was added. The line may have no line feed inside, because it would shift all
+ * later answers. */
 static const char *add_event_line(struct exec_pipe *pipe, struct ep_call *call)
 {
     size_t old_bytes = pipe->event_lines.bytes;
@@ -166,7 +168,7 @@ static const char *add_event_line(struct exec_pipe *pipe, struct ep_call *call)
     if (problem == NULL && pipe->event_lines.failed)
         problem = "out of memory for the event";
     if (problem == NULL) {
-        pipe->answers_due++;
+        pipe->answers_due_count++;
         return NULL;
     }
     pipe->event_lines.failed = false;
@@ -174,15 +176,15 @@ static const char *add_event_line(struct exec_pipe *pipe, struct ep_call *call)
     return problem;
 }
 
-/* Adds an event to those that go to the program in one write, so that neither side sleeps between
- * events. Returns false if the event does not fit, or with limits.cpu; it is then sent when its turn
- * comes. The worker's loop calls it for several events in a row. */
+/* Adds an event to those that go to the stage's program in one write (a pipeline), so that neither side
+ * sleeps between events. Returns false if the event does not fit, or with limits.cpu; it is then sent when
+ * its turn comes. The worker's loop calls it for several events in a row. */
 static bool exec_send_ahead(void *state, struct ep_call *call)
 {
     struct exec_stage *stage = state;
     struct exec_pipe *pipe = &stage->pipe;
 
-    if (pipe->process.pid == 0 || pipe->sending_begun || stage->limits->cpu_ms > 0)
+    if (pipe->process.pid == 0 || pipe->has_begun_sending || stage->limits->cpu_ms > 0)
         return false;
     size_t old_bytes = pipe->event_lines.bytes;
     if (call->event_bytes + call->context_bytes >= SEND_AHEAD_BYTES - old_bytes ||
@@ -191,30 +193,30 @@ static bool exec_send_ahead(void *state, struct ep_call *call)
     if (pipe->event_lines.bytes <= SEND_AHEAD_BYTES)
         return true;
     pipe->event_lines.bytes = old_bytes;
-    pipe->answers_due--;
+    pipe->answers_due_count--;
     return false;
 }
 
-/* Prepares the pipe for sending events and renews the program's CPU limit. Returns EXEC_PIPE_STILL_OPEN,
- * or why the program cannot be used any more. Runs in a worker. */
+/* Prepares the pipe for sending events to the stage's program and renews the program's CPU limit. Returns
+ * EXEC_PIPE_STILL_OPEN, or why the program cannot be used any more. Runs in a worker. */
 static enum exec_pipe_state begin_sending(struct exec_stage *stage)
 {
     enum exec_pipe_state state = stage_exec_pipe_begin_sending(&stage->pipe);
 
-    stage->sent_together = stage->pipe.answers_due;
-    if (stage->sent_together > 1)
-        stage->begin_ns = shm_now_ns();
+    stage->sent_together_count = stage->pipe.answers_due_count;
+    if (stage->sent_together_count > 1)
+        stage->sent_ns = shm_now_ns();
     if (state == EXEC_PIPE_STILL_OPEN) /* if the program has just ended, the next read finds it */
         config_limits_renew_cpu(stage->pipe.process.pid, stage->limits);
     return state;
 }
 
-/* Waits a moment after the last answer to events that were sent together. A line that comes now shows
- * that earlier answers may belong to other events. Returns EXEC_PIPE_STILL_OPEN if none comes. Runs in a
- * worker. */
+/* Waits a moment after the last answer to events that were sent to the stage's program together. A line
+ * that comes now shows that earlier answers may belong to other events. Returns EXEC_PIPE_STILL_OPEN if
+ * none comes. Runs in a worker. */
 static enum exec_pipe_state wait_for_extra_line(struct exec_stage *stage)
 {
-    uint64_t wait_ns = (shm_now_ns() - stage->begin_ns) / stage->sent_together * 4;
+    uint64_t wait_ns = (shm_now_ns() - stage->sent_ns) / stage->sent_together_count * 4;
 
     if (wait_ns < SILENCE_MIN_NS)
         wait_ns = SILENCE_MIN_NS;
@@ -223,10 +225,10 @@ static enum exec_pipe_state wait_for_extra_line(struct exec_stage *stage)
     return stage_exec_pipe_check_silent(&stage->pipe, wait_ns);
 }
 
-/* Sends one event to the program, unless it was sent ahead, and reads its answer into the call. After
- * the last of several events sent together it also checks that no extra line follows. Returns
- * STAGE_ANSWERED, also with an error answer if memory is short, or STAGE_BROKEN if the program has ended
- * or failed; the worker then exits. */
+/* Sends one event to the stage's program, unless it was sent ahead, and reads its answer into the call.
+ * After the last of several events sent together it also checks that no extra line follows. Returns
+ * STAGE_ANSWERED, also with an error answer if out of memory, or STAGE_BROKEN if the program has ended or
+ * failed; the worker then exits. */
 static enum stage_result exchange_event(struct exec_stage *stage, struct ep_call *call,
                                         struct stage_failure *failure)
 {
@@ -235,7 +237,7 @@ static enum stage_result exchange_event(struct exec_stage *stage, struct ep_call
     enum exec_pipe_state state;
     struct json_span line;
 
-    if (!pipe->sending_begun && (state = begin_sending(stage)) != EXEC_PIPE_STILL_OPEN) {
+    if (!pipe->has_begun_sending && (state = begin_sending(stage)) != EXEC_PIPE_STILL_OPEN) {
         report_pipe_failure(stage, state, unasked_text, " before the event was sent", failure);
         failure->unsent = state == EXEC_PIPE_ENDED;
         return STAGE_BROKEN;
@@ -249,14 +251,14 @@ static enum stage_result exchange_event(struct exec_stage *stage, struct ep_call
     char message[SHM_TEXT_BYTES] = "";
     int code = stage_exec_answer_read(line.at, line.bytes, call, message, sizeof message);
     if (code == EP_EPROTO) {
-        kill_and_report(stage, message, failure);
+        kill_program_and_report(stage, message, failure);
         return STAGE_BROKEN;
     }
     if (code != 0) {
         call->answer = EP_ERROR;
         ep_call_set_reason(call, "out of memory for the program's answer");
     }
-    if (pipe->answers_due == 0 && stage->sent_together > 1 &&
+    if (pipe->answers_due_count == 0 && stage->sent_together_count > 1 &&
         (state = wait_for_extra_line(stage)) != EXEC_PIPE_STILL_OPEN) {
         report_pipe_failure(stage, state, unasked_text, "", failure);
         return STAGE_BROKEN;
@@ -278,7 +280,7 @@ static enum stage_result exec_process_event(void *state, struct ep_call *call, s
         describe_exit(&stage->exit_status, failure->message, sizeof failure->message);
         return STAGE_BROKEN;
     }
-    const char *problem = pipe->answers_due == 0 ? add_event_line(pipe, call) : NULL;
+    const char *problem = pipe->answers_due_count == 0 ? add_event_line(pipe, call) : NULL;
     if (problem != NULL) {
         call->answer = EP_ERROR;
         ep_call_set_reason(call, "%s", problem);
@@ -286,7 +288,7 @@ static enum stage_result exec_process_event(void *state, struct ep_call *call, s
         return STAGE_ANSWERED;
     }
     enum stage_result result = exchange_event(stage, call, failure);
-    if (result == STAGE_BROKEN || pipe->answers_due == 0)
+    if (result == STAGE_BROKEN || pipe->answers_due_count == 0)
         stage_exec_pipe_reset(pipe);
     return result;
 }
@@ -338,7 +340,7 @@ static void exec_close(void *state, uint64_t wait_ms)
     if (stage == NULL)
         return;
     if (stage->pipe.process.pid != 0) {
-        forget_program(stage);
+        clear_program_pid(stage);
         stage_exec_process_stop(&stage->pipe.process, wait_ms);
     }
     stage_exec_pipe_close(&stage->pipe);

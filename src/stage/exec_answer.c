@@ -36,24 +36,25 @@ static const char *const member_names[MEMBER_COUNT] = {
 
 struct members {
     struct json_span at[MEMBER_COUNT]; /* .at is NULL where the line does not have it, or has null */
-    bool seen[MEMBER_COUNT];
-    bool no_memory;
+    bool is_seen[MEMBER_COUNT];
+    bool is_out_of_memory;
 };
 
-/* Callback for each member of a program's answer line: keeps the known members, the first of each name,
- * and skips unknown ones. Returns 0, or 1 if memory is short, which ends the reading. Runs in a worker. */
+/* Callback for each member of an answer line of the stage's program: keeps the known members, the first of
+ * each name, and skips unknown ones. Returns 0, or 1 if out of memory, which ends the reading. Runs in a
+ * worker. */
 static int on_answer_member(struct json_span key, struct json_span value, void *user)
 {
     struct members *members = user;
     char *name = json_text(key);
 
     if (name == NULL) {
-        members->no_memory = true;
+        members->is_out_of_memory = true;
         return 1;
     }
     for (int i = 0; i < MEMBER_COUNT; i++)
-        if (!members->seen[i] && strcmp(name, member_names[i]) == 0) {
-            members->seen[i] = true;
+        if (!members->is_seen[i] && strcmp(name, member_names[i]) == 0) {
+            members->is_seen[i] = true;
             if (json_kind(value) != 'n')
                 members->at[i] = value;
         }
@@ -71,13 +72,13 @@ static bool is_true(const struct members *members, enum answer_member member)
     return has_member(members, member) && json_kind(members->at[member]) == 't';
 }
 
-/* Returns whether each member of a program's answer has the right JSON type. If not, errbuf names the
- * wrong member and what it must be. Runs in a worker. */
+/* Returns whether each member of the stage program's answer has the right JSON type. If not, errbuf names
+ * the wrong member and what it must be. Runs in a worker. */
 static bool check_member_types(const struct members *members, char *errbuf, size_t errbuf_size)
 {
     static const struct {
-        const char *kinds, *expected;
-    } rules[MEMBER_COUNT] = {
+        const char *accepted_kinds, *expected_text;
+    } type_rules[MEMBER_COUNT] = {
         [PROCESSED] = {"tf", "true or false"},
         [REMOVE] = {"tf", "true or false"},
         [REJECT] = {"\"", "a string that says why"},
@@ -88,14 +89,14 @@ static bool check_member_types(const struct members *members, char *errbuf, size
     };
     for (int i = 0; i < MEMBER_COUNT; i++)
         if (has_member(members, (enum answer_member)i) &&
-            strchr(rules[i].kinds, json_kind(members->at[i])) == NULL) {
-            snprintf(errbuf, errbuf_size, "\"%s\" must be %s", member_names[i], rules[i].expected);
+            strchr(type_rules[i].accepted_kinds, json_kind(members->at[i])) == NULL) {
+            snprintf(errbuf, errbuf_size, "\"%s\" must be %s", member_names[i], type_rules[i].expected_text);
             return false;
         }
     return true;
 }
 
-/* Reads "retry_after" of a program's answer, a duration such as "30s" or a number of seconds, as
+/* Reads "retry_after" of the stage program's answer, a duration such as "30s" or a number of seconds, as
  * milliseconds. Zero becomes 1 ms, since 0 means the stage's own backoff. Returns 0, EP_ENOMEM or
  * EP_EPROTO. Runs in a worker. */
 static int read_retry_after(struct json_span value, uint64_t *ms)
@@ -120,9 +121,9 @@ static int read_retry_after(struct json_span value, uint64_t *ms)
     return code == 0 ? 0 : EP_EPROTO;
 }
 
-/* Copies the JSON text of an answer's "event" or "context" byte for byte, so that 64-bit numbers stay
- * exact. Returns 0 or EP_ENOMEM. *out, which the caller frees, stays as it is if the answer lacks the
- * member. Runs in a worker. */
+/* Copies the JSON text of "event" or "context" in the stage program's answer byte for byte, so that 64-bit
+ * numbers stay exact. Returns 0 or EP_ENOMEM. *out, which the caller frees, stays as it is if the answer
+ * lacks the member. Runs in a worker. */
 static int copy_member_text(const struct members *members, enum answer_member member, char **out)
 {
     if (!has_member(members, member))
@@ -131,8 +132,8 @@ static int copy_member_text(const struct members *members, enum answer_member me
     return *out == NULL ? EP_ENOMEM : 0;
 }
 
-/* Copies the reason of a "reject" or "error" answer into the call. Returns 0 or EP_ENOMEM. Runs in a
- * worker. */
+/* Copies the reason of the stage program's "reject" or "error" answer into the call. Returns 0 or
+ * EP_ENOMEM. Runs in a worker. */
 static int copy_reason(const struct members *members, enum answer_member member, struct ep_call *call)
 {
     char *reason = json_text(members->at[member]);
@@ -144,8 +145,8 @@ static int copy_reason(const struct members *members, enum answer_member member,
     return 0;
 }
 
-/* Puts a program's checked answer into the call. Returns 0, or EP_ENOMEM, which leaves the call's
- * answer, event and context unchanged. Runs in a worker. */
+/* Puts the checked answer of the stage's program into the call (the event as the stage sees it). Returns
+ * 0, or EP_ENOMEM, which leaves the call's answer, event and context unchanged. Runs in a worker. */
 static int apply_answer(const struct members *members, struct ep_call *call)
 {
     char *event = NULL, *context = NULL;
@@ -174,16 +175,16 @@ static int apply_answer(const struct members *members, struct ep_call *call)
     return 0;
 }
 
-/* Writes the error message for a malformed answer, with the beginning of the line and the reason if it
- * is known, and returns EP_EPROTO. Runs in a worker. */
+/* Writes the error message for a malformed answer of the stage's program, with the beginning of the line
+ * and the reason if it is known, and returns EP_EPROTO. Runs in a worker. */
 static int report_malformed(const char *line, size_t bytes, const char *reason, char *errbuf,
                             size_t errbuf_size)
 {
-    char shown[SHOWN_BYTES + 16];
+    char shown_line[SHOWN_BYTES + 16];
 
-    stage_exec_answer_quote(line, bytes, shown, sizeof shown);
-    snprintf(errbuf, errbuf_size, "malformed answer: %s%s%s%s", shown, reason[0] != '\0' ? " (" : "", reason,
-             reason[0] != '\0' ? ")" : "");
+    stage_exec_answer_quote(line, bytes, shown_line, sizeof shown_line);
+    snprintf(errbuf, errbuf_size, "malformed answer: %s%s%s%s", shown_line, reason[0] != '\0' ? " (" : "",
+             reason, reason[0] != '\0' ? ")" : "");
     return EP_EPROTO;
 }
 
@@ -200,7 +201,7 @@ int stage_exec_answer_read(const char *line, size_t bytes, struct ep_call *call,
     if (!json_valid(line, bytes, NULL) || json_kind(span) != '{')
         return report_malformed(line, bytes, "", errbuf, errbuf_size);
     json_each_member(span, on_answer_member, &members);
-    if (members.no_memory)
+    if (members.is_out_of_memory)
         return EP_ENOMEM;
     if (!check_member_types(&members, type_problem, sizeof type_problem))
         return report_malformed(line, bytes, type_problem, errbuf, errbuf_size);
@@ -223,27 +224,27 @@ int stage_exec_answer_read(const char *line, size_t bytes, struct ep_call *call,
     return code;
 }
 
-/* Writes what a program wrote for an error message: without control characters, in backquotes, and with
- * "..." for what was cut off. Runs in a worker. */
-void stage_exec_answer_quote(const char *bytes, size_t count, char *buffer, size_t size)
+/* Quotes output of the stage's program for an error message: in backquotes, with control characters
+ * replaced, and with "..." for what was cut off. Runs in a worker. */
+void stage_exec_answer_quote(const char *bytes, size_t byte_count, char *buffer, size_t size)
 {
     static const char ellipsis[] = "...";
-    char text[SHOWN_BYTES + 4], clean[SHOWN_BYTES + 4];
+    char text[SHOWN_BYTES + 4], clean_text[SHOWN_BYTES + 4];
 
     if (size < sizeof ellipsis + 2) {
         if (size > 0)
             buffer[0] = '\0';
         return;
     }
-    size_t shown_max =
+    size_t shown_max_bytes =
         size - sizeof ellipsis - 2; /* two backquotes, and the NUL, which sizeof ellipsis counts */
-    if (shown_max > SHOWN_BYTES)
-        shown_max = SHOWN_BYTES;
+    if (shown_max_bytes > SHOWN_BYTES)
+        shown_max_bytes = SHOWN_BYTES;
     /* A little more than is shown, so that base_log_clean sees where a character ends. */
-    size_t copied_bytes = count < shown_max + 3 ? count : shown_max + 3;
+    size_t copied_bytes = byte_count < shown_max_bytes + 3 ? byte_count : shown_max_bytes + 3;
     for (size_t i = 0; i < copied_bytes; i++)
         text[i] = bytes[i] != '\0' ? bytes[i] : '?';
     text[copied_bytes] = '\0';
-    base_log_clean(text, clean, shown_max + 1);
-    snprintf(buffer, size, "`%s%s`", clean, count > shown_max ? ellipsis : "");
+    base_log_clean(text, clean_text, shown_max_bytes + 1);
+    snprintf(buffer, size, "`%s%s`", clean_text, byte_count > shown_max_bytes ? ellipsis : "");
 }

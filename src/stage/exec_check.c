@@ -13,21 +13,21 @@
 
 #include "src/stage/exec_process.h"
 
-/* Returns 0 if the path is a file that this user may execute, otherwise an errno. Runs in `eventpiped
- * -t`, `eventpipe check` and `eventpipe chaos`, before any process starts. */
+/* Returns 0 if the path of a stage's program is a file that this user may execute, otherwise an errno.
+ * Runs in `eventpiped -t`, `eventpipe check` and `eventpipe chaos`, before any process starts. */
 static int check_executable(const char *path)
 {
-    struct stat stat_;
-    if (stat(path, &stat_) != 0)
+    struct stat file_status;
+    if (stat(path, &file_status) != 0)
         return errno;
-    if (S_ISDIR(stat_.st_mode))
+    if (S_ISDIR(file_status.st_mode))
         return EISDIR;
     return access(path, X_OK) == 0 ? 0 : errno;
 }
 
-/* Returns the PATH in which execvp will search the program: the stage's own if its environment sets one,
- * otherwise this process's. Runs in `eventpiped -t`, `eventpipe check` and `eventpipe chaos`, before any
- * process starts. */
+/* Returns the PATH in which execvp will search for the stage's program: the stage's own if its environment
+ * sets one, otherwise this process's. Runs in `eventpiped -t`, `eventpipe check` and `eventpipe chaos`,
+ * before any process starts. */
 static const char *get_search_path(const struct stage_config *config)
 {
     const char *path = getenv("PATH");
@@ -40,37 +40,38 @@ static const char *get_search_path(const struct stage_config *config)
 /* Checks whether one folder of PATH has the stage's program; a relative folder is taken from the stage's
  * directory. Returns 0 or an errno. Runs in `eventpiped -t`, `eventpipe check` and `eventpipe chaos`,
  * before any process starts. */
-static int check_in_folder(const struct stage_config *config, const char *folder, size_t folder_bytes,
-                           const char *program)
+static int check_program_in_folder(const struct stage_config *config, const char *folder, size_t folder_bytes,
+                                   const char *program)
 {
     char path[4096];
     bool is_absolute = folder_bytes > 0 ? folder[0] == '/' : program[0] == '/';
-    const char *base = is_absolute || config->directory == NULL ? "" : config->directory;
-    int length = snprintf(path, sizeof path, "%s%s%.*s%s%s", base, base[0] != '\0' ? "/" : "",
-                          (int)folder_bytes, folder, folder_bytes > 0 ? "/" : "", program);
+    const char *base_directory = is_absolute || config->directory == NULL ? "" : config->directory;
+    int length =
+        snprintf(path, sizeof path, "%s%s%.*s%s%s", base_directory, base_directory[0] != '\0' ? "/" : "",
+                 (int)folder_bytes, folder, folder_bytes > 0 ? "/" : "", program);
     return length < 0 || (size_t)length >= sizeof path ? ENAMETOOLONG : check_executable(path);
 }
 
-/* Searches the stage's program in the way execvp will. Returns 0, or an errno: EACCES if a file was
- * found that may not be executed. Runs in `eventpiped -t`, `eventpipe check` and `eventpipe chaos`,
- * before any process starts. */
-static int find_program(const struct stage_config *config)
+/* Searches for the stage's program in the way execvp will. Returns 0 if it is found, or an errno: EACCES
+ * if a file was found that may not be executed. Runs in `eventpiped -t`, `eventpipe check` and `eventpipe
+ * chaos`, before any process starts. */
+static int check_program_in_path(const struct stage_config *config)
 {
     const char *program = config->exec.at[0];
-    int failure = ENOENT;
+    int found_errno = ENOENT;
 
     if (strchr(program, '/') != NULL)
-        return check_in_folder(config, "", 0, program);
+        return check_program_in_folder(config, "", 0, program);
     for (const char *path = get_search_path(config);; path++) {
         size_t length = strcspn(path, ":");
-        int code = check_in_folder(config, path, length, program);
+        int code = check_program_in_folder(config, path, length, program);
         if (code == 0)
             return 0;
         if (code == EACCES)
-            failure = EACCES;
+            found_errno = EACCES;
         path += length;
         if (*path == '\0')
-            return failure;
+            return found_errno;
     }
 }
 
@@ -79,17 +80,19 @@ static int find_program(const struct stage_config *config)
  * reported before any process starts. */
 int stage_exec_check(const struct stage_config *config, struct error *error)
 {
-    struct stat stat_;
+    struct stat file_status;
 
     if (config->exec.count == 0 || config->exec.at[0][0] == '\0')
         return base_error_set(error, EP_EINVAL, "no program is given: set `exec`");
     if (config->directory != NULL) {
-        int code = stat(config->directory, &stat_) != 0 ? errno : S_ISDIR(stat_.st_mode) ? 0 : ENOTDIR;
+        int code = stat(config->directory, &file_status) != 0 ? errno
+                   : S_ISDIR(file_status.st_mode)             ? 0
+                                                              : ENOTDIR;
         if (code != 0)
             return base_error_set(error, EP_ESYSTEM, "cannot run %s: directory %s: %s", config->exec.at[0],
                                   config->directory, strerror(code));
     }
-    int code = find_program(config);
+    int code = check_program_in_path(config);
     if (code != 0)
         return base_error_set(error, code == ENOENT ? EP_ENOENT : EP_ESYSTEM, "cannot run %s: %s",
                               config->exec.at[0], strerror(code));

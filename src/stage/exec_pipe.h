@@ -8,16 +8,16 @@
 
 struct exec_pipe {
     struct exec_process process;
-    struct text event_lines; /* the lines to send, one per event */
-    size_t written_bytes;    /* bytes of event_lines that were written */
-    size_t answers_due;      /* events in it that have no answer yet */
-    bool sending_begun;      /* sending has begun: nothing may be added */
+    struct text event_lines;  /* the lines to send, one per event */
+    size_t written_bytes;     /* bytes of event_lines that were written */
+    size_t answers_due_count; /* events in it that have no answer yet */
+    bool has_begun_sending;   /* sending has begun: nothing may be added */
 
-    char *answers; /* what the program wrote; from answers_begin to answers_end it was not taken yet */
-    size_t answers_begin, answers_end, answers_room;
-    size_t partial_line; /* where the last, unfinished line begins */
-    size_t line_count;   /* whole lines between answers_begin and partial_line */
-    bool output_ended;
+    char *answers; /* what the program wrote; from first_line_offset to answers_bytes it was not taken yet */
+    size_t first_line_offset, answers_bytes, answers_capacity;
+    size_t partial_line_offset; /* where the last, unfinished line begins */
+    size_t line_count;          /* whole lines between first_line_offset and partial_line_offset */
+    bool has_output_ended;
 };
 
 enum exec_pipe_state {

@@ -53,8 +53,8 @@ static char *make_variable(const char *name, const char *value)
     return asprintf(&entry, "%s=%s", name, value) < 0 ? NULL : entry;
 }
 
-/* Sets a variable, given as NAME=VALUE, in the program's environment, in place of an earlier one of the
- * same name. The array has room for it. The worker calls it before the fork. */
+/* Sets a variable, given as NAME=VALUE, in the environment of the stage's program, in place of an earlier
+ * one of the same name. The array has room for it. The worker calls it before the fork. */
 static void set_variable(struct environment *environment, char *assignment)
 {
     size_t name_bytes = strcspn(assignment, "=");
@@ -69,8 +69,8 @@ static void set_variable(struct environment *environment, char *assignment)
     environment->at[environment->count] = NULL;
 }
 
-/* Frees the environment that was built for the program. The worker calls it after the start, when the
- * program has its own copy. */
+/* Frees the environment that was built for the stage's program. The worker calls it after the start, when
+ * the program has its own copy. */
 static void free_environment(struct environment *environment)
 {
     for (size_t i = 0; i < sizeof environment->owned / sizeof environment->owned[0]; i++)
@@ -84,31 +84,31 @@ static void free_environment(struct environment *environment)
 static int build_environment(const struct stage_config *config, const struct stage_env *env,
                              const struct config_user *user, struct environment *out)
 {
-    size_t inherited = 0, own_count = user->name != NULL ? OWN_COUNT + 3 : OWN_COUNT;
-    bool has_all = true;
+    size_t inherited_count = 0, own_count = user->name != NULL ? OWN_COUNT + 3 : OWN_COUNT;
+    bool has_all_variables = true;
 
     *out = (struct environment){0};
-    while (environ != NULL && environ[inherited] != NULL)
-        inherited++;
-    out->at = calloc(inherited + config->environment.count + own_count + 1, sizeof *out->at);
-    char worker[16];
-    snprintf(worker, sizeof worker, "%u", env->worker);
+    while (environ != NULL && environ[inherited_count] != NULL)
+        inherited_count++;
+    out->at = calloc(inherited_count + config->environment.count + own_count + 1, sizeof *out->at);
+    char worker_number[16];
+    snprintf(worker_number, sizeof worker_number, "%u", env->worker);
     out->owned[0] = make_variable("EVENTPIPE_INSTANCE", env->instance);
     out->owned[1] = make_variable("EVENTPIPE_SOURCE", env->source);
     out->owned[2] = make_variable("EVENTPIPE_STAGE", config->name);
-    out->owned[3] = make_variable("EVENTPIPE_WORKER", worker);
+    out->owned[3] = make_variable("EVENTPIPE_WORKER", worker_number);
     if (user->name != NULL) {
         out->owned[4] = make_variable("USER", user->name);
         out->owned[5] = make_variable("LOGNAME", user->name);
         out->owned[6] = make_variable("HOME", user->home);
     }
     for (size_t i = 0; i < own_count; i++)
-        has_all = has_all && out->owned[i] != NULL;
-    if (out->at == NULL || !has_all) {
+        has_all_variables = has_all_variables && out->owned[i] != NULL;
+    if (out->at == NULL || !has_all_variables) {
         free_environment(out);
         return EP_ENOMEM;
     }
-    for (size_t i = 0; i < inherited; i++)
+    for (size_t i = 0; i < inherited_count; i++)
         set_variable(out, environ[i]);
     for (size_t i = OWN_COUNT; i < own_count; i++)
         set_variable(out, out->owned[i]);
@@ -135,37 +135,37 @@ struct start_plan {
     int input[2], output[2], report[2];
 };
 
-static void child_report(const struct start_plan *plan, const struct report *report)
+static void exit_with_report(const struct start_plan *plan, const struct report *report)
     __attribute__((noreturn));
-static void child_fail(const struct start_plan *plan, enum step step) __attribute__((noreturn));
+static void exit_with_failed_step(const struct start_plan *plan, enum step step) __attribute__((noreturn));
 
-static void child_report(const struct start_plan *plan, const struct report *report)
+static void exit_with_report(const struct start_plan *plan, const struct report *report)
 {
     ssize_t written = write(plan->report[1], report, sizeof *report);
     _exit(written == (ssize_t)sizeof *report ? 127 : 126);
 }
 
-static void child_fail(const struct start_plan *plan, enum step step)
+static void exit_with_failed_step(const struct start_plan *plan, enum step step)
 {
     const struct report report = {.step = (int)step, .error = errno};
-    child_report(plan, &report);
+    exit_with_report(plan, &report);
 }
 
-/* Makes the kernel kill the program when its worker ends, so that no program outlives its worker. Called
- * again after a change of user, which clears the setting. Runs in the worker's child that becomes the
- * program. */
-static void child_die_with_worker(const struct start_plan *plan)
+/* Makes the kernel kill the stage's program when its worker ends, so that no program outlives its worker.
+ * Called again after a change of user, which clears the setting. Runs in the worker's child that becomes
+ * the program. */
+static void ask_to_die_with_worker(const struct start_plan *plan)
 {
     if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0)
-        child_fail(plan, STEP_SETUP);
+        exit_with_failed_step(plan, STEP_SETUP);
     if (getppid() != plan->parent)
         _exit(126); /* the worker crashed before the prctl: no process reads a report */
 }
 
-/* Makes the program's new user the owner of the pipes on descriptors 0 to 2, so that the program can
- * open /dev/stderr. Files and terminals keep their owner. Runs in the worker's child that becomes the
- * program. */
-static void child_give_pipes(const struct config_user *user)
+/* Makes the new user of the stage's program the owner of the pipes on descriptors 0 to 2, so that the
+ * program can open /dev/stderr. Files and terminals keep their owner. Runs in the worker's child that
+ * becomes the program. */
+static void give_pipes_to_user(const struct config_user *user)
 {
     struct stat status;
     for (int fd = 0; fd <= 2; fd++)
@@ -173,10 +173,10 @@ static void child_give_pipes(const struct config_user *user)
             break; /* not permitted: the program can still use them */
 }
 
-/* Sets the program's limits and then its user: that user might not be allowed to set a limit so high. A
- * failure is reported to the worker, and the child exits. Runs in the worker's child that becomes the
- * program. */
-static void child_set_limits_and_user(const struct start_plan *plan)
+/* Sets the limits of the stage's program and then its user: that user might not be allowed to set a limit
+ * so high. A failure is reported to the worker, and the child exits. Runs in the worker's child that
+ * becomes the program. */
+static void set_limits_and_user(const struct start_plan *plan)
 {
     struct report report = {.step = STEP_LIMITS};
     const char *limit;
@@ -184,15 +184,15 @@ static void child_set_limits_and_user(const struct start_plan *plan)
     report.error = config_limits_set(&plan->config->limits, &limit);
     if (report.error != 0) {
         memcpy(report.limit, limit, strlen(limit) + 1);
-        child_report(plan, &report);
+        exit_with_report(plan, &report);
     }
     if (!plan->user->changes)
         return;
-    child_give_pipes(plan->user);
+    give_pipes_to_user(plan->user);
     errno = config_user_become(plan->user);
     if (errno != 0)
-        child_fail(plan, STEP_USER);
-    child_die_with_worker(plan);
+        exit_with_failed_step(plan, STEP_USER);
+    ask_to_die_with_worker(plan);
 }
 
 static void run_child(const struct start_plan *plan) __attribute__((noreturn));
@@ -202,30 +202,31 @@ static void run_child(const struct start_plan *plan) __attribute__((noreturn));
  * exec, where only async-signal-safe calls are allowed. */
 static void run_child(const struct start_plan *plan)
 {
-    child_die_with_worker(plan);
+    ask_to_die_with_worker(plan);
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || dup2(plan->input[0], 0) < 0 ||
         dup2(plan->output[1], 1) < 0)
-        child_fail(plan, STEP_SETUP);
+        exit_with_failed_step(plan, STEP_SETUP);
     /* A library may have opened a descriptor without O_CLOEXEC; the report pipe has it already. */
     if (close_range(3, ~0u, CLOSE_RANGE_CLOEXEC) != 0)
-        child_fail(plan, STEP_SETUP);
+        exit_with_failed_step(plan, STEP_SETUP);
     for (int signo = 1; signo < NSIG; signo++)
         signal(signo, SIG_DFL); /* fails for KILL, STOP and the C library's own, which need no change */
-    sigset_t none;
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
-    child_set_limits_and_user(plan);
+    sigset_t empty_mask;
+    sigemptyset(&empty_mask);
+    sigprocmask(SIG_SETMASK, &empty_mask, NULL);
+    set_limits_and_user(plan);
     if (plan->config->directory != NULL && chdir(plan->config->directory) != 0)
-        child_fail(plan, STEP_DIRECTORY);
+        exit_with_failed_step(plan, STEP_DIRECTORY);
     environ = plan->environment; /* before execvp, so that it searches the stage's own PATH */
     execvp(plan->config->exec.at[0], plan->config->exec.at);
-    child_fail(plan, STEP_RUN);
+    exit_with_failed_step(plan, STEP_RUN);
 }
 
 /* ---- start ---- */
 
-/* Closes those ends of a pipe that are still open and marks them as closed (-1). The worker calls it
- * after the start of the program; the ends that are still in use were taken out before. */
+/* Closes those ends of a pipe to the stage's program that are still open and marks them as closed (-1).
+ * The worker calls it after the start of the program; the ends that are still in use were taken out
+ * before. */
 static void close_pipe(int pipe_ends[2])
 {
     for (int i = 0; i < 2; i++)
@@ -234,9 +235,9 @@ static void close_pipe(int pipe_ends[2])
     pipe_ends[0] = pipe_ends[1] = -1;
 }
 
-/* Opens a pipe with both ends above descriptor 2, so that dup2 in the child never overwrites one of
- * them. Returns 0 or a negative errno; the caller closes the ends in either case. The worker calls it
- * before the fork. */
+/* Opens a pipe to the stage's program with both ends above descriptor 2, so that dup2 in the child never
+ * overwrites one of them. Returns 0 or a negative errno; the caller closes the ends in either case. The
+ * worker calls it before the fork. */
 static int open_pipe(int pipe_ends[2])
 {
     if (pipe2(pipe_ends, O_CLOEXEC) != 0) {
@@ -261,9 +262,9 @@ static int set_nonblocking(int fd)
     return flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) != 0 ? -errno : 0;
 }
 
-/* Writes the error message for a program that did not start, according to the step that failed in the
- * child: setup, limits, user, directory or exec. Returns the error code. The worker returns this message
- * as its failed start. */
+/* Writes the error message for a stage's program that did not start, according to the step that failed in
+ * the child: setup, limits, user, directory or exec. Returns the error code. The worker returns this
+ * message as its failed start. */
 static int report_start_failure(const struct stage_config *config, const struct report *report,
                                 struct error *error)
 {
@@ -291,10 +292,10 @@ static int report_start_failure(const struct stage_config *config, const struct 
  * blocked around the fork, so that no handler of the worker runs in the child. */
 static pid_t fork_child(const struct start_plan *plan)
 {
-    sigset_t all, old_mask;
+    sigset_t full_mask, old_mask;
 
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old_mask);
+    sigfillset(&full_mask);
+    pthread_sigmask(SIG_SETMASK, &full_mask, &old_mask);
     pid_t pid = fork();
     if (pid == 0)
         run_child(plan);
@@ -310,9 +311,9 @@ static void reap_failed_child(pid_t pid)
         ;
 }
 
-/* Opens the pipes, forks, and waits until the program runs or the child reports why it does not. Returns
- * 0 and sets *out, or an error code with a message. The caller closes the pipe ends that remain in the
- * plan. Runs in a starting worker. */
+/* Opens the pipes, forks, and waits until the stage's program runs or the child reports why it does not.
+ * Returns 0 and sets *out, or an error code with a message. The caller closes the pipe ends that remain in
+ * the plan. Runs in a starting worker. */
 static int launch_program(struct start_plan *plan, struct exec_process *out, struct error *error)
 {
     const struct stage_config *config = plan->config;
@@ -338,11 +339,11 @@ static int launch_program(struct start_plan *plan, struct exec_process *out, str
     plan->report[1] = -1;
 
     struct report report;
-    ssize_t got;
+    ssize_t read_bytes;
     do
-        got = read(plan->report[0], &report, sizeof report);
-    while (got < 0 && errno == EINTR);
-    if (got == (ssize_t)sizeof report) {
+        read_bytes = read(plan->report[0], &report, sizeof report);
+    while (read_bytes < 0 && errno == EINTR);
+    if (read_bytes == (ssize_t)sizeof report) {
         reap_failed_child(pid);
         return report_start_failure(config, &report, error);
     }
@@ -400,17 +401,18 @@ int stage_exec_process_start(const struct stage_config *config, const struct sta
 
 /* ---- exit ---- */
 
-/* Converts a status of waitpid into an exit code or signal for the crash record. */
-static void decode_exit_status(int status, struct exec_exit *exit_status)
+/* Converts waitpid's status of the stage's program into an exit code or signal, for the crash record. Runs
+ * in the worker. */
+static void decode_exit_status(int wait_status, struct exec_exit *exit_status)
 {
-    if (WIFSIGNALED(status))
-        *exit_status = (struct exec_exit){SHM_CAUSE_SIGNAL, WTERMSIG(status)};
+    if (WIFSIGNALED(wait_status))
+        *exit_status = (struct exec_exit){.kind = SHM_CAUSE_SIGNAL, .code = WTERMSIG(wait_status)};
     else
-        *exit_status = (struct exec_exit){SHM_CAUSE_EXIT, WEXITSTATUS(status)};
+        *exit_status = (struct exec_exit){.kind = SHM_CAUSE_EXIT, .code = WEXITSTATUS(wait_status)};
 }
 
-/* Reaps the ended program and records how it ended; unreaped, it would stay a zombie. If its status is
- * lost because SIGCHLD is ignored, it counts as exit code 0. Runs in a worker. */
+/* Reaps the stage's program after its end and records how it ended; unreaped, it would stay a zombie. If
+ * its status is lost because SIGCHLD is ignored, it counts as exit code 0. Runs in a worker. */
 static void reap_program(struct exec_process *process, struct exec_exit *exit_status)
 {
     int status = 0;
@@ -425,16 +427,17 @@ static void reap_program(struct exec_process *process, struct exec_exit *exit_st
     process->pid = 0;
 }
 
-/* Reads and drops output of the program. Returns false at the end of its output. */
+/* Reads and drops output of the stage's program. Returns false at the end of its output. */
 static bool discard_output(const struct exec_process *process)
 {
     char bytes[4096];
-    ssize_t got = read(process->stdout_fd, bytes, sizeof bytes);
-    return got > 0 || (got < 0 && (errno == EAGAIN || errno == EINTR));
+    ssize_t read_bytes = read(process->stdout_fd, bytes, sizeof bytes);
+    return read_bytes > 0 || (read_bytes < 0 && (errno == EAGAIN || errno == EINTR));
 }
 
-/* Waits up to wait_ms for the program to end, and drops its output, since a program that blocks on a
- * full pipe never ends. Returns 0 if it has ended and is reaped, 1 if it still runs. Runs in a worker. */
+/* Waits up to wait_ms for the stage's program to end, and drops its output, since a program that blocks on
+ * a full pipe never ends. Returns 0 if it has ended and is reaped, 1 if it still runs. Runs in a worker.
+ * */
 int stage_exec_process_wait(struct exec_process *process, uint64_t wait_ms, struct exec_exit *exit_status)
 {
     uint64_t begin_ns = shm_now_ns();
@@ -461,8 +464,8 @@ void stage_exec_process_kill(struct exec_process *process, struct exec_exit *exi
     reap_program(process, exit_status);
 }
 
-/* Ends the program gracefully: closes its stdin, waits wait_ms, sends SIGTERM, and SIGKILL one second
- * later. A worker calls it when it closes its stage. */
+/* Ends the stage's program gracefully: closes its stdin, waits wait_ms, sends SIGTERM, and SIGKILL one
+ * second later. A worker calls it when it closes its stage. */
 void stage_exec_process_stop(struct exec_process *process, uint64_t wait_ms)
 {
     struct exec_exit exit_status;
@@ -479,7 +482,7 @@ void stage_exec_process_stop(struct exec_process *process, uint64_t wait_ms)
         stage_exec_process_kill(process, &exit_status);
 }
 
-/* Closes the worker's descriptors of a program that was reaped, and marks them as closed. */
+/* Closes the worker's descriptors of the stage's program, which was reaped, and marks them as closed. */
 void stage_exec_process_close(struct exec_process *process)
 {
     if (process->stdin_fd >= 0)

@@ -36,7 +36,8 @@ int stage_exec_process_wait(struct exec_process *process, uint64_t wait_ms, stru
 /* Kills the program and reaps it. */
 void stage_exec_process_kill(struct exec_process *process, struct exec_exit *exit_status);
 
-/* Ends the program gracefully: closes its stdin, waits wait_ms, then SIGTERM, 1 s later SIGKILL. */
+/* Ends the stage's program gracefully: closes its stdin, waits wait_ms, then SIGTERM, 1 s later SIGKILL.
+ * */
 void stage_exec_process_stop(struct exec_process *process, uint64_t wait_ms);
 
 /* Closes the descriptors of a process that was reaped. */

@@ -38,64 +38,64 @@ struct http_stage {
     CURL *handle;
     char *shown_url;                  /* without user, password, query */
     struct curl_slist *fixed_headers; /* headers that every request has */
-    struct text document;
+    struct text request_body;
     /* the answer to the current request */
     char status_text[64]; /* " Service Unavailable" */
     char body[BODY_SHOWN_BYTES + 1];
-    size_t body_shown;
+    size_t body_shown_bytes;
     uint64_t body_bytes;
     char curl_error[CURL_ERROR_SIZE];
 };
 
 /* ---- the URL ---- */
 
-/* Returns a copy of the URL without user, password, query and fragment, for messages that others can
- * read. The caller frees it. Returns NULL with the reason in error if the URL is not http:// or
+/* Returns a copy of an HTTP stage's URL without user, password, query and fragment, for messages that
+ * others can read. The caller frees it. Returns NULL with the reason in error if the URL is not http:// or
  * https://. Runs in a starting worker, `eventpiped -t` and `eventpipe check`. */
 static char *copy_url_without_secrets(const char *url, struct error *error)
 {
     char *scheme = NULL, *public_url = NULL, *copy = NULL;
-    CURLU *parts = curl_url();
+    CURLU *url_parts = curl_url();
 
-    if (parts == NULL) {
+    if (url_parts == NULL) {
         base_error_set(error, EP_ENOMEM, "out of memory");
         return NULL;
     }
-    CURLUcode code = curl_url_set(parts, CURLUPART_URL, url, 0);
+    CURLUcode code = curl_url_set(url_parts, CURLUPART_URL, url, 0);
     if (code == CURLUE_OK)
-        code = curl_url_get(parts, CURLUPART_SCHEME, &scheme, 0);
+        code = curl_url_get(url_parts, CURLUPART_SCHEME, &scheme, 0);
     if (code != CURLUE_OK) {
         base_error_set(error, EP_EINVAL, "url: %s", curl_url_strerror(code));
     } else if (strcmp(scheme, "http") != 0 && strcmp(scheme, "https") != 0) {
         base_error_set(error, EP_EINVAL, "url: expected http:// or https://, found %s://", scheme);
     } else {
-        curl_url_set(parts, CURLUPART_USER, NULL, 0);
-        curl_url_set(parts, CURLUPART_PASSWORD, NULL, 0);
-        curl_url_set(parts, CURLUPART_QUERY, NULL, 0);
-        curl_url_set(parts, CURLUPART_FRAGMENT, NULL, 0);
-        if (curl_url_get(parts, CURLUPART_URL, &public_url, 0) == CURLUE_OK)
+        curl_url_set(url_parts, CURLUPART_USER, NULL, 0);
+        curl_url_set(url_parts, CURLUPART_PASSWORD, NULL, 0);
+        curl_url_set(url_parts, CURLUPART_QUERY, NULL, 0);
+        curl_url_set(url_parts, CURLUPART_FRAGMENT, NULL, 0);
+        if (curl_url_get(url_parts, CURLUPART_URL, &public_url, 0) == CURLUE_OK)
             copy = strdup(public_url);
         if (copy == NULL)
             base_error_set(error, EP_ENOMEM, "out of memory");
     }
     curl_free(scheme);
     curl_free(public_url);
-    curl_url_cleanup(parts);
+    curl_url_cleanup(url_parts);
     return copy;
 }
 
-/* Checks that the URL is valid and ca_file can be read; sends nothing. Returns 0 or an error code with a
- * message. A starting worker calls it; so do `eventpiped -t`, `eventpipe check` and `eventpipe chaos`,
- * before any process starts. */
+/* Checks that the URL of an HTTP stage is valid and its ca_file can be read; sends nothing. Returns 0 or
+ * an error code with a message. A starting worker calls it; so do `eventpiped -t`, `eventpipe check` and
+ * `eventpipe chaos`, before any process starts. */
 int stage_http_check(const struct stage_config *config, struct error *error)
 {
     if (config->url == NULL || config->url[0] == '\0')
         return base_error_set(error, EP_EINVAL, "no url is given: set `url`");
-    struct error found = {0};
-    char *shown = copy_url_without_secrets(config->url, &found);
-    if (shown == NULL)
-        return base_error_set(error, found.code, "%s", found.message);
-    free(shown);
+    struct error url_error = {0};
+    char *shown_url_copy = copy_url_without_secrets(config->url, &url_error);
+    if (shown_url_copy == NULL)
+        return base_error_set(error, url_error.code, "%s", url_error.message);
+    free(shown_url_copy);
     if (config->ca_file != NULL && access(config->ca_file, R_OK) != 0)
         return base_error_set(error, EP_ENOENT, "ca_file %s: cannot be read: %s", config->ca_file,
                               strerror(errno));
@@ -104,8 +104,8 @@ int stage_http_check(const struct stage_config *config, struct error *error)
 
 /* ---- headers ---- */
 
-/* Appends one header line to a libcurl list. Returns 0 or EP_ENOMEM, which leaves the list as it was.
- * Runs in a worker. */
+/* Appends one header line to a libcurl list of an HTTP stage. Returns 0 or EP_ENOMEM, which leaves the
+ * list as it was. Runs in a worker. */
 static int append_header(struct curl_slist **list, const char *header)
 {
     struct curl_slist *longer_list = curl_slist_append(*list, header);
@@ -115,8 +115,8 @@ static int append_header(struct curl_slist **list, const char *header)
     return 0;
 }
 
-/* Returns whether the configuration has a header of this name, in any case; it then replaces the
- * built-in header. Runs in a starting worker. */
+/* Returns whether the HTTP stage's configuration has a header of this name, in any case; it then replaces
+ * the built-in header. Runs in a starting worker. */
 static bool is_header_configured(const struct strings *headers, const char *name)
 {
     size_t length = strlen(name);
@@ -126,7 +126,7 @@ static bool is_header_configured(const struct strings *headers, const char *name
     return false;
 }
 
-/* Makes the headers that every request of the stage has; configured headers replace the built-in ones.
+/* Makes the headers that every request of an HTTP stage has; configured headers replace the built-in ones.
  * Returns 0 or EP_ENOMEM; the caller frees the list in either case. Runs in a starting worker. */
 static int build_fixed_headers(const struct stage_config *config, struct curl_slist **list)
 {
@@ -147,14 +147,14 @@ static int build_fixed_headers(const struct stage_config *config, struct curl_sl
     return code;
 }
 
-/* Makes the headers of one request: the event's idempotency key and the fixed headers. Returns the list,
- * which the caller frees, or NULL if memory is short. Runs in a worker for each event. */
+/* Makes the headers of one request of an HTTP stage: the event's idempotency key and the fixed headers.
+ * Returns the list, which the caller frees, or NULL if out of memory. Runs in a worker for each event. */
 static struct curl_slist *build_request_headers(const struct http_stage *stage, struct ep_call *call)
 {
     struct curl_slist *list = NULL;
     char key[sizeof call->key + 32];
 
-    snprintf(key, sizeof key, "Idempotency-Key: %s", stage_call_key(call));
+    snprintf(key, sizeof key, "Idempotency-Key: %s", stage_call_get_key(call));
     int code = append_header(&list, key);
     for (const struct curl_slist *header = stage->fixed_headers; code == 0 && header != NULL;
          header = header->next)
@@ -168,9 +168,9 @@ static struct curl_slist *build_request_headers(const struct http_stage *stage, 
 
 /* ---- what comes back ---- */
 
-/* libcurl's callback for each header line of the answer: keeps the text of the last status line, such as
- * "Service Unavailable", for messages. Returns the line's length, which tells libcurl to go on. Runs in
- * a worker. */
+/* libcurl's callback for each header line that an HTTP stage's server answers: keeps the text of the last
+ * status line, such as "Service Unavailable", for messages. Returns the line's length, which tells libcurl
+ * to go on. Runs in a worker. */
 static size_t on_answer_header(char *bytes, size_t size, size_t count, void *user)
 {
     struct http_stage *stage = user;
@@ -189,23 +189,24 @@ static size_t on_answer_header(char *bytes, size_t size, size_t count, void *use
     return length;
 }
 
-/* libcurl's callback for the body of the answer: keeps its beginning for messages. Returns the number of
- * bytes, or 0 after 1 MiB, which ends the transfer, since only the status counts. Runs in a worker. */
+/* libcurl's callback for the body that an HTTP stage's server answers: keeps its beginning for messages.
+ * Returns the number of bytes, or 0 after 1 MiB, which ends the transfer, since only the status counts.
+ * Runs in a worker. */
 static size_t on_answer_body(char *bytes, size_t size, size_t count, void *user)
 {
     struct http_stage *stage = user;
-    size_t length = size * count, free_bytes = BODY_SHOWN_BYTES - stage->body_shown;
+    size_t length = size * count, free_bytes = BODY_SHOWN_BYTES - stage->body_shown_bytes;
     size_t kept_bytes = length < free_bytes ? length : free_bytes;
 
-    memcpy(stage->body + stage->body_shown, bytes, kept_bytes);
-    stage->body_shown += kept_bytes;
-    stage->body[stage->body_shown] = '\0';
+    memcpy(stage->body + stage->body_shown_bytes, bytes, kept_bytes);
+    stage->body_shown_bytes += kept_bytes;
+    stage->body[stage->body_shown_bytes] = '\0';
     stage->body_bytes += length;
     return stage->body_bytes > BODY_BYTES_MAX ? 0 : length;
 }
 
-/* Uses the answer's Retry-After header, limited to a day, as the delay until the event's next attempt.
- * Without the header the stage's own backoff applies. Runs in a worker. */
+/* Uses the Retry-After header of an HTTP stage's server, limited to a day, as the delay until the event's
+ * next attempt. Without the header the stage's own backoff applies. Runs in a worker. */
 static void set_delay_from_retry_after(struct http_stage *stage, struct ep_call *call)
 {
     curl_off_t seconds = 0;
@@ -217,8 +218,9 @@ static void set_delay_from_retry_after(struct http_stage *stage, struct ep_call 
     call->retry_after_ms = (uint64_t)seconds * 1000;
 }
 
-/* Sets the event's answer from the HTTP status: 2xx processed, 429 not processed, other 4xx rejected,
- * everything else an error that is tried again. Runs in a worker after each request. */
+/* Sets an HTTP stage's answer about the event from the HTTP status: 2xx processed, 429 not processed,
+ * other 4xx rejected, everything else an error that is tried again. Runs in a worker after each request.
+ * */
 static void set_answer_from_status(struct http_stage *stage, long status, struct ep_call *call)
 {
     if (status >= 200 && status < 300) {
@@ -243,21 +245,21 @@ static void set_answer_from_status(struct http_stage *stage, long status, struct
     }
 }
 
-/* POSTs one event and sets its answer from the HTTP status. A failed connection or a timeout is an error
- * answer, so the event is tried again. Runs in a worker. */
+/* POSTs one event of an HTTP stage and sets the answer from the HTTP status. A failed connection or a
+ * timeout is an error answer, so the event is tried again. Runs in a worker. */
 static void send_http_request(struct http_stage *stage, struct ep_call *call)
 {
     long status = 0;
 
     stage->status_text[0] = stage->body[0] = stage->curl_error[0] = '\0';
-    stage->body_shown = 0;
+    stage->body_shown_bytes = 0;
     stage->body_bytes = 0;
-    curl_easy_setopt(stage->handle, CURLOPT_POSTFIELDS, stage->document.text);
-    curl_easy_setopt(stage->handle, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)stage->document.bytes);
+    curl_easy_setopt(stage->handle, CURLOPT_POSTFIELDS, stage->request_body.text);
+    curl_easy_setopt(stage->handle, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)stage->request_body.bytes);
     CURLcode code = curl_easy_perform(stage->handle);
     curl_easy_getinfo(stage->handle, CURLINFO_RESPONSE_CODE, &status);
-    bool was_cut_here = code == CURLE_WRITE_ERROR && stage->body_bytes > BODY_BYTES_MAX;
-    if (code == CURLE_OK || was_cut_here) {
+    bool was_body_cut_here = code == CURLE_WRITE_ERROR && stage->body_bytes > BODY_BYTES_MAX;
+    if (code == CURLE_OK || was_body_cut_here) {
         set_answer_from_status(stage, status, call);
         return;
     }
@@ -268,17 +270,17 @@ static void send_http_request(struct http_stage *stage, struct ep_call *call)
 
 /* ---- the table ---- */
 
-/* Has the HTTP server process one event: builds the request, sends it and puts the answer into the call.
- * Always returns STAGE_ANSWERED, because no failure of a server ends the worker. The worker's loop calls
- * it for each event. */
+/* Has the server of an HTTP stage process one event: builds the request, sends it and puts the answer into
+ * the call. Always returns STAGE_ANSWERED, because no failure of a server ends the worker. The worker's
+ * loop calls it for each event. */
 static enum stage_result http_process(void *state, struct ep_call *call, struct stage_failure *failure)
 {
     struct http_stage *stage = state;
 
     (void)failure;
-    base_text_reset(&stage->document);
+    base_text_reset(&stage->request_body);
     struct curl_slist *headers = NULL;
-    if (stage_call_write_json(call, &stage->document) == 0)
+    if (stage_call_write_json(call, &stage->request_body) == 0)
         headers = build_request_headers(stage, call);
     if (headers == NULL) {
         call->answer = EP_ERROR;
@@ -289,14 +291,14 @@ static enum stage_result http_process(void *state, struct ep_call *call, struct 
         curl_easy_setopt(stage->handle, CURLOPT_HTTPHEADER, NULL);
         curl_slist_free_all(headers);
     }
-    if (stage->document.room > KEEP_BYTES)
-        base_text_free(&stage->document);
+    if (stage->request_body.room > KEEP_BYTES)
+        base_text_free(&stage->request_body);
     return STAGE_ANSWERED;
 }
 
-/* Returns the time limit of a request, 0 for none. It ends a little before the stage's timeout, at which
- * the supervisor kills the worker: so a slow server costs an attempt and not a process. Runs in a
- * starting worker. */
+/* Returns the time limit of an HTTP stage's request in milliseconds, 0 for none. It ends a little before
+ * the stage's timeout, at which the supervisor kills the worker: so a slow server costs an attempt and not
+ * a process. Runs in a starting worker. */
 static long compute_request_timeout_ms(uint64_t timeout_ms)
 {
     if (timeout_ms == 0)
@@ -306,8 +308,8 @@ static long compute_request_timeout_ms(uint64_t timeout_ms)
     return request_ms > INT32_MAX ? INT32_MAX : request_ms < 1 ? 1 : (long)request_ms;
 }
 
-/* Sets the libcurl options that all requests of the stage share: URL, timeouts, callbacks, ca_file. Runs
- * in a starting worker. */
+/* Sets the libcurl options that all requests of an HTTP stage share: URL, timeouts, callbacks, ca_file.
+ * Runs in a starting worker. */
 static void set_curl_options(struct http_stage *stage, const struct stage_config *config)
 {
     CURL *handle = stage->handle;
@@ -345,7 +347,7 @@ static void http_close(void *state, uint64_t wait_ms)
     if (stage->handle != NULL)
         curl_easy_cleanup(stage->handle);
     curl_slist_free_all(stage->fixed_headers);
-    base_text_free(&stage->document);
+    base_text_free(&stage->request_body);
     free(stage->shown_url);
     free(stage);
     curl_global_cleanup();

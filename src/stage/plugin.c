@@ -16,8 +16,8 @@
 
 #include "src/stage/native.h"
 
-/* Returns dlopen's error message without the path at its beginning, which the caller's message already
- * has. Runs in a starting worker, `eventpiped -t` and `eventpipe check`. */
+/* Returns dlopen's error message about a stage's plugin without the path at its beginning, which the
+ * caller's message already has. Runs in a starting worker, `eventpiped -t` and `eventpipe check`. */
 static const char *get_loader_message(const char *path)
 {
     const char *message = dlerror();
@@ -36,9 +36,9 @@ static void unload_library(void *library)
         dlclose(library);
 }
 
-/* Loads a shared object and checks the stage description that it exports. Returns 0 and sets *native, or
- * an error code with a message. stage_label gets the plugin's name for messages, "plugin PATH". Runs in
- * a starting worker, `eventpiped -t`, `eventpipe check` and `eventpipe chaos`. */
+/* Loads a plugin stage's shared object and checks the stage description that it exports. Returns 0 and
+ * sets *native, or an error code with a message. stage_label gets the plugin's name for messages, "plugin
+ * PATH". Runs in a starting worker, `eventpiped -t`, `eventpipe check` and `eventpipe chaos`. */
 static int load_plugin(const struct stage_config *config, struct native *native, char *stage_label,
                        size_t stage_label_size, struct error *error)
 {

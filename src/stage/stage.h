@@ -38,15 +38,16 @@ struct ep_call {
     char *new_context;       /* malloc'd; NULL = unchanged */
     char reason[SHM_TEXT_BYTES];
 
-    cJSON *event_tree, *context_tree; /* parsed on demand; context_print is the text of the tree as parsed */
-    char *context_print;
+    cJSON *event_tree,
+        *context_tree; /* parsed on demand; unchanged_context_text is the text of the tree as parsed */
+    char *unchanged_context_text;
     char key[3 * SHM_NAME_BYTES]; /* built on demand; a uid too long for it is replaced by its hash */
 };
 void stage_call_open(struct ep_call *call); /* clears the second part; the first must be set by then */
 /* After process(): if the context tree was changed, prints it into new_context. 0 or EP_ENOMEM. */
-int stage_call_complete(struct ep_call *call);
-void stage_call_close(struct ep_call *call);      /* frees what the call owns */
-const char *stage_call_key(struct ep_call *call); /* "SOURCE/UID/STAGE" */
+int stage_call_print_changed_context(struct ep_call *call);
+void stage_call_close(struct ep_call *call);          /* frees what the call owns */
+const char *stage_call_get_key(struct ep_call *call); /* "SOURCE/UID/STAGE" */
 /* Adds {"event":...,"context":...,"attempt":1,"key":"..."} on one line: what exec and http stages are sent. 0
  * or EP_ENOMEM. */
 int stage_call_write_json(struct ep_call *call, struct text *out);

@@ -54,7 +54,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     struct text document = {0};
     PROMISE(stage_call_write_json(&call, &document) == 0 && json_valid(document.text, document.bytes, NULL));
     base_text_free(&document);
-    PROMISE(stage_call_complete(&call) == 0);
+    PROMISE(stage_call_print_changed_context(&call) == 0);
     stage_call_close(&call);
     return 0;
 }

@@ -83,15 +83,15 @@ static void untouched_context_is_not_stored(void)
 {
     struct ep_call call;
     stage_fixture_call(&call, "{}", "{ \"big\": 9007199254740993, \"f\": 1.50, \"t\":1528363343200123 }");
-    CU_ASSERT_EQUAL(stage_call_complete(&call), 0);
+    CU_ASSERT_EQUAL(stage_call_print_changed_context(&call), 0);
     CU_ASSERT_PTR_NULL(call.new_context);
     CU_ASSERT_PTR_NOT_NULL(ep_call_context(&call));
-    CU_ASSERT_EQUAL(stage_call_complete(&call), 0);
+    CU_ASSERT_EQUAL(stage_call_print_changed_context(&call), 0);
     CU_ASSERT_PTR_NULL(call.new_context);
     /* there and back again */
     cJSON_AddTrueToObject(ep_call_context(&call), "x");
     cJSON_DeleteItemFromObject(ep_call_context(&call), "x");
-    CU_ASSERT_EQUAL(stage_call_complete(&call), 0);
+    CU_ASSERT_EQUAL(stage_call_print_changed_context(&call), 0);
     CU_ASSERT_PTR_NULL(call.new_context);
     stage_call_close(&call);
 }
@@ -108,7 +108,7 @@ static void change_keeps_other_bytes(void)
     cJSON_AddNumberToObject(cJSON_GetObjectItem(context, "deep"), "new", 4.45);
     cJSON_DeleteItemFromObject(context, "gone");
     cJSON_AddStringToObject(context, "class", "li\"ght");
-    CU_ASSERT_EQUAL(stage_call_complete(&call), 0);
+    CU_ASSERT_EQUAL(stage_call_print_changed_context(&call), 0);
     CU_ASSERT(stage_fixture_same(call.new_context,
                                  "{\"big\":9007199254740993,\"deep\":{\"id\":18446744073709551615,\"kéy\":"
                                  "[1.50, 12345678901234567890],\"new\":4.45},\"f\":1e2,\"text\":\"\\u0041\","
@@ -124,7 +124,7 @@ static void smallest_change_is_a_change(void)
     cJSON *context = ep_call_context(&call);
     cJSON_SetNumberValue(cJSON_GetObjectItem(context, "t"), 1528363343200124.0);
     cJSON_SetNumberValue(cJSON_GetObjectItem(context, "r"), nextafter(0.1, 1));
-    CU_ASSERT_EQUAL(stage_call_complete(&call), 0);
+    CU_ASSERT_EQUAL(stage_call_print_changed_context(&call), 0);
     CU_ASSERT(stage_fixture_same(call.new_context, "{\"t\":1528363343200124,\"r\":0.10000000000000002}"));
     stage_call_close(&call);
 }
@@ -137,7 +137,7 @@ static void numbers_read_back(void)
         struct ep_call call;
         stage_fixture_call(&call, "{}", "{}");
         cJSON_AddNumberToObject(ep_call_context(&call), "n", numbers[i]);
-        CU_ASSERT_EQUAL(stage_call_complete(&call), 0);
+        CU_ASSERT_EQUAL(stage_call_print_changed_context(&call), 0);
         CU_ASSERT_PTR_NOT_NULL_FATAL(call.new_context);
         double back = strtod(call.new_context + strlen("{\"n\":"), NULL);
         CU_ASSERT(back == numbers[i] && signbit(back) == signbit(numbers[i]));
@@ -147,7 +147,7 @@ static void numbers_read_back(void)
     struct ep_call call;
     stage_fixture_call(&call, "{}", "{}");
     cJSON_AddNumberToObject(ep_call_context(&call), "n", NAN);
-    CU_ASSERT_EQUAL(stage_call_complete(&call), 0);
+    CU_ASSERT_EQUAL(stage_call_print_changed_context(&call), 0);
     CU_ASSERT(stage_fixture_same(call.new_context, "{\"n\":null}"));
     stage_call_close(&call);
 }
@@ -158,7 +158,7 @@ static void text_wins_over_tree(void)
     stage_fixture_call(&call, "{}", "{\"a\":1}");
     cJSON_AddTrueToObject(ep_call_context(&call), "x");
     CU_ASSERT_EQUAL(ep_call_set_context(&call, "{\"b\": 2}"), 0);
-    CU_ASSERT_EQUAL(stage_call_complete(&call), 0);
+    CU_ASSERT_EQUAL(stage_call_print_changed_context(&call), 0);
     CU_ASSERT(stage_fixture_same(call.new_context, "{\"b\": 2}"));
     CU_ASSERT(stage_fixture_same(ep_call_context_text(&call, NULL), "{\"a\":1}"));
     stage_call_close(&call);
@@ -187,7 +187,7 @@ static void tree_that_is_no_json_is_an_error(void)
     struct ep_call call;
     stage_fixture_call(&call, "{}", "{}");
     cJSON_AddRawToObject(ep_call_context(&call), "raw", "{oops");
-    CU_ASSERT_EQUAL(stage_call_complete(&call), 0);
+    CU_ASSERT_EQUAL(stage_call_print_changed_context(&call), 0);
     CU_ASSERT_EQUAL(call.answer, EP_ERROR);
     CU_ASSERT_PTR_NULL(call.new_context);
     CU_ASSERT(stage_fixture_contains(call.reason, "not valid JSON"));
@@ -199,7 +199,7 @@ static void context_that_is_no_object(void)
     struct ep_call call;
     stage_fixture_call(&call, "{}", "[1]");
     CU_ASSERT_PTR_NULL(ep_call_context(&call));
-    CU_ASSERT_EQUAL(stage_call_complete(&call), 0);
+    CU_ASSERT_EQUAL(stage_call_print_changed_context(&call), 0);
     CU_ASSERT_PTR_NULL(call.new_context);
     stage_call_close(&call);
 }
@@ -236,7 +236,7 @@ static void large_context(void)
     base_text_append(&text, "}");
     stage_fixture_call(&call, "{}", text.text);
     cJSON_AddTrueToObject(ep_call_context(&call), "x");
-    CU_ASSERT_EQUAL(stage_call_complete(&call), 0);
+    CU_ASSERT_EQUAL(stage_call_print_changed_context(&call), 0);
     CU_ASSERT_PTR_NOT_NULL_FATAL(call.new_context);
     CU_ASSERT_EQUAL(strlen(call.new_context), text.bytes + strlen(",\"x\":true"));
     CU_ASSERT(strncmp(call.new_context, text.text, text.bytes - 1) == 0);

@@ -41,7 +41,7 @@ static int run_once(const char *options, struct ep_call *call)
     enum stage_result result = stage_plugin_ops.process(state, call, &failure);
     stage_plugin_ops.close(state, 0);
     CU_ASSERT_EQUAL(result, STAGE_ANSWERED);
-    return stage_call_complete(call);
+    return stage_call_print_changed_context(call);
 }
 
 static void runs_and_answers(void)
