@@ -70,8 +70,8 @@ static int send_bytes(int fd, const char *bytes, size_t byte_count)
 }
 
 /* Sends one line of an answer, with a line feed, to the client of the control socket. Returns EP_OK, or
- * EP_ESYSTEM if the client is gone, takes nothing for 5 s, or memory is short. The keeper calls it, the
- * supervisor, and the child of `eventpipe` that reads the store while the daemon is down. */
+ * EP_ESYSTEM if the client is gone, takes nothing for 5 s, or memory is exhausted. The keeper calls it,
+ * the supervisor, and the child of `eventpipe` that reads the store while the daemon is down. */
 int control_send_line(int fd, const char *json, size_t bytes)
 {
     char small[1024];

@@ -25,7 +25,7 @@ static int open_source(struct fetcher *fetcher)
         return result;
     pthread_mutex_lock(&fetcher->lock);
     fetcher->source = source;
-    fetcher->source_open = true;
+    fetcher->is_source_open = true;
     pthread_mutex_unlock(&fetcher->lock);
     return 0;
 }
@@ -37,7 +37,7 @@ static void open_and_fetch_page(struct fetcher *fetcher)
 {
     source_page_clear(&fetcher->page);
     fetcher->failure = (struct source_failure){0};
-    fetcher->result = fetcher->source_open ? 0 : open_source(fetcher);
+    fetcher->result = fetcher->is_source_open ? 0 : open_source(fetcher);
     if (fetcher->result == 0) {
         const struct fetch fetch = {
             .cursor = fetcher->cursor,
@@ -66,7 +66,7 @@ static void *run_fetcher_thread(void *user)
         atomic_store_explicit(&fetcher->state, FETCHER_ANSWERED, memory_order_release);
         wake_slot(fetcher->slot);
     }
-    if (fetcher->source_open)
+    if (fetcher->is_source_open)
         fetcher->ops->close(fetcher->source);
     return NULL;
 }
@@ -105,7 +105,7 @@ void process_fetcher_interrupt(struct fetcher *fetcher)
 {
     pthread_mutex_lock(&fetcher->lock);
     atomic_store(&fetcher->abort, true);
-    if (fetcher->source_open && fetcher->ops->interrupt != NULL)
+    if (fetcher->is_source_open && fetcher->ops->interrupt != NULL)
         fetcher->ops->interrupt(fetcher->source);
     pthread_mutex_unlock(&fetcher->lock);
 }

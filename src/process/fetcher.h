@@ -24,7 +24,7 @@ struct fetcher {
     pthread_cond_t asked;
     atomic_int state; /* enum fetcher_state */
     atomic_bool abort, quit;
-    bool source_open; /* under lock: `interrupt` may be called */
+    bool is_source_open; /* under lock: `interrupt` may be called */
 
     char *cursor; /* of the fetch under way */
     struct page page;

@@ -49,23 +49,24 @@ static void fill_encoded_answer(const struct store_answer *answer, struct encode
  * written, 0 if the answers do not fit. The worker that waits for the leader calls it. */
 size_t process_group_codec_encode(const struct store_group_member *member, char *buffer, size_t buffer_bytes)
 {
-    const struct encoded_member head = {member->source, member->stage, member->pid, (uint32_t)member->count};
-    size_t used_bytes = sizeof head + member->count * sizeof(struct encoded_answer);
+    const struct encoded_member member_head = {member->source, member->stage, member->pid,
+                                               (uint32_t)member->count};
+    size_t used_bytes = sizeof member_head + member->count * sizeof(struct encoded_answer);
     if (used_bytes > buffer_bytes)
         return 0;
-    memcpy(buffer, &head, sizeof head);
+    memcpy(buffer, &member_head, sizeof member_head);
     for (size_t i = 0; i < member->count; i++) {
         struct encoded_answer encoded;
         const char *texts[TEXTS_PER_ANSWER];
         fill_encoded_answer(&member->answers[i], &encoded, texts);
-        memcpy(buffer + sizeof head + i * sizeof encoded, &encoded, sizeof encoded);
-        for (size_t text = 0; text < TEXTS_PER_ANSWER; text++) {
-            if (encoded.bytes[text] == NO_TEXT)
+        memcpy(buffer + sizeof member_head + i * sizeof encoded, &encoded, sizeof encoded);
+        for (size_t text_index = 0; text_index < TEXTS_PER_ANSWER; text_index++) {
+            if (encoded.bytes[text_index] == NO_TEXT)
                 continue;
-            if (encoded.bytes[text] >= buffer_bytes - used_bytes)
+            if (encoded.bytes[text_index] >= buffer_bytes - used_bytes)
                 return 0;
-            memcpy(buffer + used_bytes, texts[text], encoded.bytes[text]);
-            used_bytes += encoded.bytes[text];
+            memcpy(buffer + used_bytes, texts[text_index], encoded.bytes[text_index]);
+            used_bytes += encoded.bytes[text_index];
             buffer[used_bytes++] = '\0';
         }
     }
@@ -73,16 +74,16 @@ size_t process_group_codec_encode(const struct store_group_member *member, char 
 }
 
 /* Returns the next text of an answer in another worker's commit request and moves *used_bytes to the end
- * of it; NULL where there was none. Sets *valid to false if the text does not lie within the bytes: a
+ * of it; NULL where there was none. Sets *is_valid to false if the text does not lie within the bytes: a
  * worker that crashed may have written half of them. The leader of a group commit (a worker) runs it. */
 static const char *decode_text(const char *bytes, size_t byte_count, size_t *used_bytes, size_t text_bytes,
-                               bool *valid)
+                               bool *is_valid)
 {
-    if (text_bytes == NO_TEXT || !*valid)
+    if (text_bytes == NO_TEXT || !*is_valid)
         return NULL;
     const char *text = bytes + *used_bytes;
-    *valid = *used_bytes < byte_count && text_bytes < byte_count - *used_bytes && text[text_bytes] == '\0';
-    *used_bytes += *valid ? text_bytes + 1 : 0;
+    *is_valid = *used_bytes < byte_count && text_bytes < byte_count - *used_bytes && text[text_bytes] == '\0';
+    *used_bytes += *is_valid ? text_bytes + 1 : 0;
     return text;
 }
 
@@ -92,25 +93,28 @@ static const char *decode_text(const char *bytes, size_t byte_count, size_t *use
 bool process_group_codec_decode(char *bytes, size_t byte_count, struct store_group_member *member,
                                 struct store_answer *answers, size_t answers_max)
 {
-    struct encoded_member head;
-    if (byte_count < sizeof head)
+    struct encoded_member member_head;
+    if (byte_count < sizeof member_head)
         return false;
-    memcpy(&head, bytes, sizeof head);
-    if (head.count == 0 || head.count > answers_max ||
-        head.count > (byte_count - sizeof head) / sizeof(struct encoded_answer))
+    memcpy(&member_head, bytes, sizeof member_head);
+    if (member_head.count == 0 || member_head.count > answers_max ||
+        member_head.count > (byte_count - sizeof member_head) / sizeof(struct encoded_answer))
         return false;
-    size_t used_bytes = sizeof head + head.count * sizeof(struct encoded_answer);
-    bool valid = true;
-    for (size_t i = 0; i < head.count; i++) {
+    size_t used_bytes = sizeof member_head + member_head.count * sizeof(struct encoded_answer);
+    bool is_valid = true;
+    for (size_t i = 0; i < member_head.count; i++) {
         struct encoded_answer encoded;
-        memcpy(&encoded, bytes + sizeof head + i * sizeof encoded, sizeof encoded);
+        memcpy(&encoded, bytes + sizeof member_head + i * sizeof encoded, sizeof encoded);
         answers[i] = encoded.answer;
-        answers[i].done = decode_text(bytes, byte_count, &used_bytes, encoded.bytes[0], &valid);
-        answers[i].context = decode_text(bytes, byte_count, &used_bytes, encoded.bytes[1], &valid);
-        answers[i].data = decode_text(bytes, byte_count, &used_bytes, encoded.bytes[2], &valid);
-        answers[i].error = decode_text(bytes, byte_count, &used_bytes, encoded.bytes[3], &valid);
+        answers[i].done = decode_text(bytes, byte_count, &used_bytes, encoded.bytes[0], &is_valid);
+        answers[i].context = decode_text(bytes, byte_count, &used_bytes, encoded.bytes[1], &is_valid);
+        answers[i].data = decode_text(bytes, byte_count, &used_bytes, encoded.bytes[2], &is_valid);
+        answers[i].error = decode_text(bytes, byte_count, &used_bytes, encoded.bytes[3], &is_valid);
     }
-    *member = (struct store_group_member){
-        .source = head.source, .stage = head.stage, .pid = head.pid, .answers = answers, .count = head.count};
-    return valid;
+    *member = (struct store_group_member){.source = member_head.source,
+                                          .stage = member_head.stage,
+                                          .pid = member_head.pid,
+                                          .answers = answers,
+                                          .count = member_head.count};
+    return is_valid;
 }

@@ -8,9 +8,9 @@
  *
  * Invariants
  *  1. A follower learns only of a commit that is done and, as far as the store is durable, on the disk.
- *  2. If the leader crashes, its followers cannot know whether their answers were committed. The supervisor
- *     marks their requests as lost, and each follower commits again; `again` makes that idempotent. It
- *     stays set until such a commit has succeeded.
+ *  2. If the leader crashes, its followers cannot know whether their answers were committed. The
+ *     supervisor marks their requests as lost, and each follower commits again; `may_be_committed` makes
+ *     that idempotent. It stays set until such a commit has succeeded.
  *  3. The answers of others never spoil a worker's own: if a transaction with them fails, all requests go
  *     back to their owners, and every worker commits alone.
  *  4. A large batch is never put into a request: its own transaction is cheap enough.
@@ -27,8 +27,9 @@
 /* ... and queues for the write lock if no leader has taken the request after so long. */
 #define LEADER_TIMEOUT_NS UINT64_C(5000000000)
 
-/* Whether this transaction holds a commit request of the slot already. The worker that leads the group
- * commit asks before it takes one: a second request comes from the successor of a crashed worker. */
+/* Returns whether this transaction holds a commit request of this slot (each worker has one slot) already.
+ * The worker that leads the group commit asks before it takes one: a second request comes from the
+ * successor of a crashed worker. */
 static bool has_request_of_slot(const struct process_group_commit *group_commit, uint32_t slot)
 {
     for (size_t i = 0; i < group_commit->taken_count; i++)
@@ -37,16 +38,16 @@ static bool has_request_of_slot(const struct process_group_commit *group_commit,
     return false;
 }
 
-/* Takes the commit requests of other workers into the open transaction, and returns whether there were
- * any. The worker that leads the group commit runs it while it holds the write lock. A second request
- * from one slot goes back to its owner: the first owner has crashed, and the result of its answers must
- * not reach its successor. */
+/* Takes the commit requests of other workers (their answers, in shared memory) into the open transaction,
+ * and returns whether there were any. The worker that leads the group commit runs it while it holds the
+ * write lock. A second request from one slot goes back to its owner: the first owner has crashed, and the
+ * result of its answers must not reach its successor. */
 static bool collect_requests(struct process_group_commit *group_commit)
 {
     struct store_group_commit *transaction = &group_commit->transaction;
     size_t taken_before = group_commit->taken_count;
     uint32_t step = 1, bytes;
-    while (!group_commit->commits_alone && group_commit->taken_count < PROCESS_GROUP_COMMIT_OTHERS &&
+    while (!group_commit->must_commit_alone && group_commit->taken_count < PROCESS_GROUP_COMMIT_OTHERS &&
            group_commit->answer_count + COMMIT_REQUEST_RESULTS <= PROCESS_GROUP_COMMIT_ANSWERS) {
         uint32_t *slot = &group_commit->slots[group_commit->taken_count];
         char *body = group_commit->bodies[group_commit->taken_count];
@@ -68,8 +69,9 @@ static bool collect_requests(struct process_group_commit *group_commit)
     return group_commit->taken_count > taken_before;
 }
 
-/* Returns which of a follower's answers the store has applied, one bit for each (a request has at most
- * 32). The worker that leads the group commit sends it to the follower as the result of its request. */
+/* Returns which answers of a follower (a worker whose answers this one commits, too) the store has
+ * applied, one bit for each (a request has at most 32). The worker that leads the group commit sends it to
+ * the follower as the result of its request. */
 static uint32_t make_applied_bits(const struct store_group_member *member)
 {
     uint32_t applied_bits = 0;
@@ -78,9 +80,10 @@ static uint32_t make_applied_bits(const struct store_group_member *member)
     return applied_bits;
 }
 
-/* Gives the followers their results after the commit (code 0), or returns their requests after a
- * failure. The worker that leads the group commit runs it. Requests that were committed but may not be
- * on the disk stay taken: the leader exits, and its followers commit again. */
+/* Gives the followers (workers whose answers this one commits, too) their results after the commit (code
+ * 0), or returns their requests after a failure. The worker that leads the group commit runs it. Requests
+ * that were committed but may not be on the disk stay taken: the leader exits, and its followers commit
+ * again. */
 static void complete_requests(struct process_group_commit *group_commit, int code)
 {
     for (size_t i = 0; i < group_commit->taken_count; i++) {
@@ -94,10 +97,10 @@ static void complete_requests(struct process_group_commit *group_commit, int cod
     }
 }
 
-/* Runs one transaction of the store with this worker's answers and those of others. While it is open,
- * the leader looks for commit requests until there are no more, so that one sync of the WAL serves many
- * workers. Returns 0, an error code, or EP_EBUSY if the write lock is held (and at_once is set) or
- * another leader has taken this worker's request. */
+/* Runs one transaction of the store with this worker's answers and those of others. While it is open, this
+ * worker, the leader, looks for commit requests until there are no more, so that one sync of the WAL
+ * serves many workers. Returns 0, an error code, or EP_EBUSY if the write lock is held (and at_once is
+ * set) or another leader has taken this worker's request. */
 static int run_transaction(struct process_group_commit *group_commit)
 {
     struct store *store = group_commit->store;
@@ -105,11 +108,11 @@ static int run_transaction(struct process_group_commit *group_commit)
     int code = store_group_commit_begin(store, transaction);
     if (code != 0)
         return code;
-    if (group_commit->submitted && !commit_request_withdraw(group_commit->segment, group_commit->slot)) {
+    if (group_commit->has_submitted && !commit_request_withdraw(group_commit->segment, group_commit->slot)) {
         store_group_commit_end(store, transaction); /* releases the write lock */
         return EP_EBUSY;
     }
-    group_commit->submitted = false;
+    group_commit->has_submitted = false;
     collect_requests(group_commit);
     do {
         code = store_group_commit_add(store, transaction);
@@ -131,7 +134,7 @@ static int commit_as_leader(struct process_group_commit *group_commit,
     complete_requests(group_commit, code);
     if (code == 0 || group_commit->taken_count == 0 || group_commit->transaction.committed)
         return code;
-    group_commit->commits_alone = true;
+    group_commit->must_commit_alone = true;
     return commit_as_leader(group_commit, own_member, false);
 }
 
@@ -142,14 +145,14 @@ static int finish_waiting(struct process_group_commit *group_commit, struct stor
                           enum commit_request_state state, uint32_t applied_bits)
 {
     commit_request_clear(group_commit->segment, group_commit->slot);
-    group_commit->submitted = false;
+    group_commit->has_submitted = false;
     if (state == COMMIT_REQUEST_DONE) {
         for (size_t i = 0; i < own_member->count; i++)
             own_member->answers[i].applied = (applied_bits >> i & 1) != 0;
         return 0;
     }
-    group_commit->commits_alone = true;
-    own_member->again = group_commit->again = state == COMMIT_REQUEST_LOST;
+    group_commit->must_commit_alone = true;
+    own_member->again = group_commit->may_be_committed = state == COMMIT_REQUEST_LOST;
     return commit_as_leader(group_commit, own_member, false);
 }
 
@@ -201,17 +204,17 @@ int process_group_commit(struct process_group_commit *group_commit, int64_t sour
     struct store_group_member own_member = {.source = source,
                                             .stage = stage,
                                             .pid = group_commit->pid,
-                                            .again = group_commit->again,
+                                            .again = group_commit->may_be_committed,
                                             .answers = answers,
                                             .count = count};
-    group_commit->submitted = false;
-    group_commit->commits_alone = group_commit->again;
-    int code = commit_as_leader(group_commit, &own_member, !group_commit->commits_alone);
+    group_commit->has_submitted = false;
+    group_commit->must_commit_alone = group_commit->may_be_committed;
+    int code = commit_as_leader(group_commit, &own_member, !group_commit->must_commit_alone);
     if (code == EP_EBUSY) {
-        group_commit->submitted = submit_request(group_commit, &own_member);
-        code = group_commit->submitted ? wait_for_leader(group_commit, &own_member)
-                                       : commit_as_leader(group_commit, &own_member, false);
+        group_commit->has_submitted = submit_request(group_commit, &own_member);
+        code = group_commit->has_submitted ? wait_for_leader(group_commit, &own_member)
+                                           : commit_as_leader(group_commit, &own_member, false);
     }
-    group_commit->again = group_commit->again && code != 0;
+    group_commit->may_be_committed = group_commit->may_be_committed && code != 0;
     return code;
 }

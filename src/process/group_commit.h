@@ -20,9 +20,9 @@ struct process_group_commit {
     uint32_t slot; /* the worker's */
     int32_t pid;
     struct store *store;
-    bool submitted;     /* our answers are in the slot's commit request */
-    bool commits_alone; /* take no commit requests of others */
-    bool again;         /* our answers may have been committed already; true until their commit succeeds */
+    bool has_submitted;     /* our answers are in the slot's commit request */
+    bool must_commit_alone; /* take no commit requests of others */
+    bool may_be_committed; /* our answers may have been committed already; true until their commit succeeds */
     struct store_group_commit transaction;
     size_t taken_count; /* commit requests of others; member[1 + i] of the transaction is from slots[i] */
     uint32_t slots[PROCESS_GROUP_COMMIT_OTHERS];

@@ -126,9 +126,9 @@ static void report_store_failing(struct process *process, const char *message)
                                                           &not_failing, shm_realtime_ms());
     if (is_first_report)
         text_set(&process->header->store_error, message);
-    if (!process->store_failed)
+    if (!process->has_reported_store_failure)
         base_log_warning("store-unavailable error=\"%s\"", message);
-    process->store_failed = true;
+    process->has_reported_store_failure = true;
     if (atomic_load(&process->slot->event) == 0) /* a worker's committer meets this while a call runs */
         slot_set_state(process->slot, SHM_SLOT_WAITING);
 }
@@ -137,9 +137,9 @@ static void report_store_failing(struct process *process, const char *message)
  * and workers run it after each store call that succeeded, the keeper when it has opened the store. */
 static void report_store_recovered(struct process *process)
 {
-    if (process->store_failed)
+    if (process->has_reported_store_failure)
         base_log_info("store-recovered");
-    process->store_failed = false;
+    process->has_reported_store_failure = false;
     if (atomic_load_explicit(&process->header->store_failing_since_ms, memory_order_relaxed) != 0)
         atomic_store(&process->header->store_failing_since_ms, 0);
 }
@@ -152,7 +152,7 @@ void process_store_backoff(struct process *process, const char *message)
 
 /* Returns whether a store call of a producer or worker succeeded. If the store is busy or full, it reports
  * that, sleeps half a second and returns false; the caller tries again. It ends the process if the store
- * is broken. They pass the result of each store call to it. */
+ * is broken. They pass it the result of each store call. */
 bool process_check_store_result(struct process *process, int result)
 {
     if (result == 0) {

@@ -13,8 +13,8 @@ struct process {
     struct shm_header *header;
     struct shm_slot *slot;
     struct store *store;
-    bool store_failed;        /* this process has reported a failing store and has not seen it work since */
-    uint64_t wal_notified_ns; /* when it last notified the keeper of the WAL */
+    bool has_reported_store_failure; /* false again once the store works */
+    uint64_t wal_notified_ns;        /* when it last notified the keeper of the WAL */
 };
 
 /* First thing in a child: log, title ("eventpiped: NAME"), slot. */

@@ -42,7 +42,7 @@ static void load_cursor(struct producer *producer)
  * process_producer_main runs it. */
 static void open_producer(struct producer *producer, const struct child_context *child, uint32_t source)
 {
-    *producer = (struct producer){.child = child, .events_waiting = true, .due_ms = UINT64_MAX};
+    *producer = (struct producer){.child = child, .has_waiting_events = true, .due_ms = UINT64_MAX};
     producer->source = segment_source(&child->segment, source);
     producer->config = &child->config->sources[source];
     snprintf(producer->name, sizeof producer->name, "%s producer", producer->source->id);
@@ -73,7 +73,7 @@ static void rescan_store(struct producer *producer)
     if (atomic_exchange(&producer->source->rescan, 0) == 0)
         return;
     store_rescan(producer->process.store, producer->store_id);
-    producer->events_waiting = true;
+    producer->has_waiting_events = true;
     process_producer_reload_cursor(producer);
 }
 
@@ -85,7 +85,8 @@ static bool is_source_empty(const struct producer *producer)
     bool is_draining = process_get_phase(&producer->process) == SHM_PHASE_DRAINING;
     bool has_fetched_all =
         is_draining ? atomic_load(&producer->fetcher.state) != FETCHER_ANSWERED : producer->ended;
-    return has_fetched_all && !producer->events_waiting && (is_draining || producer->due_ms == UINT64_MAX) &&
+    return has_fetched_all && !producer->has_waiting_events &&
+           (is_draining || producer->due_ms == UINT64_MAX) &&
            process_producer_has_nothing_in_flight(producer) && atomic_load(&producer->source->orphans) == 0 &&
            atomic_load(&producer->source->rescan) == 0 &&
            /* a worker reports a delay before it frees the ticket: so read this after the tickets */
@@ -134,7 +135,7 @@ static bool run_producer_turn(struct producer *producer)
  * wakes it. */
 static bool is_waiting_for_room(const struct producer *producer)
 {
-    return producer->events_waiting || producer->page_waiting_since_ns != 0 ||
+    return producer->has_waiting_events || producer->page_waiting_since_ns != 0 ||
            producer->due_ms <= shm_realtime_ms();
 }
 

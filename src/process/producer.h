@@ -23,16 +23,16 @@ struct producer {
     uint64_t page_waiting_since_ns; /* since when a page waits for room, 0 = none does */
     uint64_t
         backlog; /* upper bound of the events in the store that stages will run: for backlog.max_events */
-    bool backlog_full;  /* backlog.max_events is reached */
-    bool discard_fetch; /* drop the answer of the fetch that runs: the cursor was changed */
+    bool backlog_full;       /* backlog.max_events is reached */
+    bool must_discard_fetch; /* drop the answer of the fetch that runs: the cursor was changed */
 
     /* producer_claim.c */
     uint32_t *loaded_tickets; /* tickets loaded by the claim under way, with the position they enter at */
     uint32_t *entry_positions;
     size_t loaded_count, loaded_capacity;
     uint32_t ticket_hint;
-    bool events_waiting; /* there may be events to claim in the store */
-    uint64_t due_ms;     /* wall clock of the next delayed event, UINT64_MAX = none */
+    bool has_waiting_events; /* there may be events to claim in the store */
+    uint64_t due_ms;         /* wall clock of the next delayed event, UINT64_MAX = none */
 };
 
 /* ---- producer_claim.c */
@@ -52,7 +52,7 @@ struct store_claim process_producer_prepare_claim(struct producer *producer, siz
 int process_producer_commit_claim(struct producer *producer, uint64_t token,
                                   const struct store_claimed *claimed);
 void process_producer_publish_claim(struct producer *producer);
-/* Whether an event's delay is over. */
+/* Returns whether an event's delay is over. */
 bool process_producer_has_due_event(struct producer *producer);
 /* Claims ready and due events, if there is room. True: did something. */
 bool process_producer_claim_events(struct producer *producer);

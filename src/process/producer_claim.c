@@ -143,8 +143,8 @@ void process_producer_publish_claim(struct producer *producer)
     process_notify_keeper(producer->child);
 }
 
-/* Whether a delayed event is due for its retry. Also takes over the due times that workers have
- * reported through shared memory. The producer calls it in each turn. */
+/* Returns whether a delayed event of the producer's source is due for its retry. Also takes over the due
+ * times that workers have reported through shared memory. The producer calls it in each turn. */
 bool process_producer_has_due_event(struct producer *producer)
 {
     uint64_t reported_ms = atomic_exchange(&producer->source->next_due_ms, UINT64_MAX);
@@ -158,7 +158,7 @@ bool process_producer_has_due_event(struct producer *producer)
  * something or must try again. */
 bool process_producer_claim_events(struct producer *producer)
 {
-    if (!process_producer_has_due_event(producer) && !producer->events_waiting)
+    if (!process_producer_has_due_event(producer) && !producer->has_waiting_events)
         return false;
     uint64_t now_ms = shm_realtime_ms();
     size_t claim_limit = process_producer_compute_claim_limit(producer);
@@ -174,7 +174,7 @@ bool process_producer_claim_events(struct producer *producer)
     if (claimed.count > 0)
         process_mark_progress(&producer->process);
     process_producer_publish_claim(producer);
-    producer->events_waiting = claimed.more;
+    producer->has_waiting_events = claimed.more;
     producer->due_ms = claimed.next_due_ms;
     return claimed.count > 0;
 }
@@ -263,7 +263,7 @@ static bool unlock_orphaned_batch(struct producer *producer, uint32_t *next_inde
             producer->due_ms = unlocks[i].due_ms;
         ticket_free_orphan(&producer->child->segment, tickets[i]);
     }
-    producer->events_waiting = true;
+    producer->has_waiting_events = true;
     process_mark_progress(&producer->process);
     base_log_debug("unlock events=%zu", count);
     return true;

@@ -97,7 +97,7 @@ static void note_page_stored(struct producer *producer, const struct page *page,
         remember_cursor(producer, page->cursor);
     producer->backlog += ingested->stored;
     if (claimed_count < ingested->stored)
-        producer->events_waiting = true;
+        producer->has_waiting_events = true;
     if (ingested->stored > 0 || ingested->duplicates > 0)
         base_log_debug("page stored=%zu duplicates=%zu claimed=%zu", ingested->stored, ingested->duplicates,
                        claimed_count);
@@ -163,8 +163,8 @@ bool process_producer_handle_fetched_page(struct producer *producer)
     struct fetcher *fetcher = &producer->fetcher;
     if (atomic_load_explicit(&fetcher->state, memory_order_acquire) != FETCHER_ANSWERED)
         return false;
-    if (producer->discard_fetch || atomic_load(&fetcher->abort)) {
-        producer->discard_fetch = false;
+    if (producer->must_discard_fetch || atomic_load(&fetcher->abort)) {
+        producer->must_discard_fetch = false;
         process_fetcher_release_page(fetcher);
         return true;
     }
@@ -200,8 +200,8 @@ void process_producer_count_backlog(struct producer *producer)
 }
 
 /* Returns whether the source's backlog has reached backlog.max_events. To save reads of the store, the
- * producer keeps an upper bound of the backlog and counts only when that bound reaches the limit. The
- * producer runs it before each fetch. */
+ * producer keeps an upper bound of the backlog and counts only when that bound reaches the limit or the
+ * backlog was full. The producer runs it before each fetch. */
 static bool is_backlog_full(struct producer *producer)
 {
     uint64_t limit = producer->config->backlog_max_events;
@@ -260,7 +260,7 @@ void process_producer_reload_cursor(struct producer *producer)
         remember_cursor(producer, cursor != NULL ? cursor : "");
         int state = atomic_load(&producer->fetcher.state);
         if (state != FETCHER_IDLE) {
-            producer->discard_fetch = true;
+            producer->must_discard_fetch = true;
             process_fetcher_interrupt(&producer->fetcher);
         }
         producer->ended = false;

@@ -227,8 +227,8 @@ static bool has_work_to_do(struct worker *worker)
 }
 
 /* Returns whether the next stage can take an event of this worker, or the worker's own stage is paused.
- * sleep_worker_until asks before each sleep; it first notes that this worker wants room, so that a worker
- * of the next stage that makes room afterwards wakes it. */
+ * sleep_worker_until asks before each sleep; has_room_in_next_stage first notes that this worker wants
+ * room, so that a worker of the next stage that makes room afterwards wakes it. */
 static bool has_room_in_next_stage(struct worker *worker)
 {
     struct shm_stage *next = worker->stage + 1;

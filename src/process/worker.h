@@ -39,7 +39,7 @@ struct worker {
     pthread_cond_t flush_timer_started;
     bool is_flush_timer_running; /* false: the committer sleeps until flush_timer_started */
     uint64_t flush_deadline_ns;  /* when it looks next, while the timer runs */
-    bool call_running;           /* a call of the stage runs */
+    bool is_call_running;        /* a call of the stage runs */
     bool has_leftover;           /* entries were left in the ring, and no worker was woken for them */
     uint64_t leftover_since_ns;  /* since when */
     struct pending pending;

@@ -102,7 +102,7 @@ void process_worker_commit_pending(struct worker *worker)
         return;
     int64_t source = atomic_load_explicit(&worker->source->store_id, memory_order_relaxed);
     int64_t stage = atomic_load_explicit(&worker->stage->store_id, memory_order_relaxed);
-    if (!worker->call_running)
+    if (!worker->is_call_running)
         slot_set_state(worker->process.slot, SHM_SLOT_COMMITTING);
     while (!process_check_store_result(&worker->process,
                                        process_group_commit(&worker->group_commit, source, stage,
@@ -160,7 +160,7 @@ static uint64_t wake_for_old_leftover(struct worker *worker)
  * The worker's committer thread runs it. */
 static uint64_t run_flush_timer(struct worker *worker)
 {
-    if (!worker->call_running)
+    if (!worker->is_call_running)
         return 0;
     uint64_t leftover_wait_ns = wake_for_old_leftover(worker), commit_wait_ns = commit_old_answers(worker);
     return leftover_wait_ns > 0 && (commit_wait_ns == 0 || leftover_wait_ns < commit_wait_ns)

@@ -88,7 +88,7 @@ static void exit_after_stage_failure(struct worker *worker, const struct stage_f
     if (worker->pipeline.event_count > 1 && failure->kind == SHM_CAUSE_MALFORMED)
         drop_pipeline_answers(worker);
     process_worker_commit_pending(
-        worker); /* `call_running` is still set, so the slot still names the current event */
+        worker); /* `is_call_running` is still set, so the slot still names the current event */
     base_log_warning("stage-failed error=\"%s\"", failure->message);
     _exit(CHILD_BROKEN);
 }
@@ -160,7 +160,7 @@ static void run_event(struct worker *worker, const struct batch_event *event, co
                       (unsigned long long)store_event_number(event->lock.event));
 
     process_worker_lock(worker);
-    worker->call_running = true;
+    worker->is_call_running = true;
     if (worker->pending.count > 0 || worker->has_leftover)
         process_worker_flush_timer_start(worker);
     process_worker_unlock(worker);
@@ -174,7 +174,7 @@ static void run_event(struct worker *worker, const struct batch_event *event, co
     slot_end_event(worker->process.slot,
                    end_ns); /* before the lock: a store that waits is not the stage's time */
     process_worker_lock(worker);
-    worker->call_running = false;
+    worker->is_call_running = false;
     add_pending_answer(worker, event, row, &call, begin_ns, end_ns);
     process_worker_unlock(worker);
     stage_call_close(&call);
