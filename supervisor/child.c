@@ -71,7 +71,7 @@ static void close_supervisor_descriptors(struct supervisor *supervisor)
             close(supervisor->children[i].output_fd);
     close(supervisor->epoll_fd);
     close(supervisor->signal_fd);
-    close(supervisor->notice_read);
+    close(supervisor->notice_read_fd);
     if (supervisor->keeper_fd >= 0)
         close(supervisor->keeper_fd);
     control_close_in_child(supervisor);
@@ -133,7 +133,7 @@ static void become_child(struct supervisor *supervisor, const struct child *chil
         .config = supervisor->config,
         .slot = child->slot,
         .generation = child->generation,
-        .notice_fd = supervisor->notice_write,
+        .notice_fd = supervisor->notice_write_fd,
         .activity_fd = supervisor->activity_fd,
         .keeper_fd = pipes->keeper[1],
         .lock_fd = supervisor->lock_fd,
@@ -149,11 +149,11 @@ static void become_child(struct supervisor *supervisor, const struct child *chil
 
 /* ---- in the supervisor ---- */
 
-static void close_pipe_ends(int pair[2])
+static void close_pipe_ends(int pipe_fds[2])
 {
     for (int i = 0; i < 2; i++)
-        if (pair[i] >= 0)
-            close(pair[i]);
+        if (pipe_fds[i] >= 0)
+            close(pipe_fds[i]);
 }
 
 /* Opens the pipes for a process that the supervisor is about to fork: one for its stderr, and for the
@@ -214,11 +214,11 @@ void child_start(struct supervisor *supervisor, struct child *child)
     if (child->generation > 0)
         atomic_fetch_add(&slot->restarts, 1);
     child->generation = slot_open(slot);
-    child->ready = child->drained = false;
+    child->is_ready = child->has_drained = false;
     child->order = ORDER_NONE;
-    child->failed[0] = '\0';
+    child->failure_message[0] = '\0';
     child->born_ns = shm_now_ns();
-    child->work_before = count_work_done(slot);
+    child->work_count_at_start = count_work_done(slot);
 
     struct child_pipes pipes;
     int error = open_pipes(supervisor, child, &pipes);
@@ -237,7 +237,7 @@ void child_start(struct supervisor *supervisor, struct child *child)
     close(pipes.output[1]);
     child->pid = pid;
     child->output_fd = pipes.output[0];
-    relay_open(&child->relay, child->name, child->limit);
+    relay_open(&child->relay, child->name, child->line_limit);
     if (pipes.keeper[0] >= 0) {
         close(pipes.keeper[1]);
         supervisor->keeper_fd = pipes.keeper[0];
@@ -249,7 +249,7 @@ void child_start(struct supervisor *supervisor, struct child *child)
 
 bool child_made_progress(const struct supervisor *supervisor, const struct child *child)
 {
-    return count_work_done(supervisor_slot(supervisor, child)) != child->work_before;
+    return count_work_done(supervisor_slot(supervisor, child)) != child->work_count_at_start;
 }
 
 /* Sends a signal to a child to end it, and records why, so that the exit does not count as a crash. The
@@ -260,8 +260,8 @@ void child_kill(struct child *child, enum child_order order, int signal, uint64_
     if (child->pid == 0)
         return;
     child->order = order;
-    child->order_signal = signal;
-    child->order_ns = now_ns;
+    child->ordered_signal = signal;
+    child->ordered_ns = now_ns;
     kill(child->pid, signal); /* until it is reaped the number cannot belong to another process */
 }
 
@@ -279,18 +279,18 @@ void child_read_output(struct supervisor *supervisor, struct child *child, size_
 {
     static char buffer[OUTPUT_BYTES];
     while (child->output_fd >= 0 && limit_bytes > 0) {
-        ssize_t got =
+        ssize_t read_bytes =
             read(child->output_fd, buffer, limit_bytes < sizeof buffer ? limit_bytes : sizeof buffer);
-        if (got < 0 && errno == EINTR)
+        if (read_bytes < 0 && errno == EINTR)
             continue;
-        if (got < 0 && errno == EAGAIN)
+        if (read_bytes < 0 && errno == EAGAIN)
             return;
-        if (got <= 0) { /* all writers have exited; SIGCHLD reports the exit */
+        if (read_bytes <= 0) { /* all writers have exited; SIGCHLD reports the exit */
             supervisor_unwatch_fd(supervisor, &child->output_fd);
             return;
         }
-        relay_feed(&child->relay, buffer, (size_t)got, shm_now_ns(), on_log_line, NULL);
-        limit_bytes -= (size_t)got;
+        relay_feed(&child->relay, buffer, (size_t)read_bytes, shm_now_ns(), on_log_line, NULL);
+        limit_bytes -= (size_t)read_bytes;
     }
 }
 

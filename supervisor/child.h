@@ -28,22 +28,22 @@ struct child {
     pid_t pid; /* 0 = none */
     uint32_t generation;
     uint32_t recovered;       /* the last generation whose exit was recovered */
-    bool ready;               /* this generation reported that it is ready */
+    bool is_ready;            /* this generation reported that it is ready */
     bool was_ready_or_failed; /* any generation was ready, or has failed */
-    bool drained;             /* producer: its source had nothing more, since the drain began */
+    bool has_drained;         /* producer: its source had nothing more, since the drain began */
     struct restart restart;
-    uint64_t born_ns, work_before;
+    uint64_t born_ns, work_count_at_start;
     uint64_t restart_ns; /* when it is started again; SUPERVISOR_NEVER = it runs, or stays stopped */
     enum child_order order;
-    int order_signal;
-    uint64_t order_ns;
-    uint32_t order_ticket;       /* TIMEOUT: the ticket of the event that ran too long */
-    uint64_t order_since_ns;     /* TIMEOUT: when that event began */
-    char failed[SHM_TEXT_BYTES]; /* message of its NOTICE_FAILED */
-    int output_fd;               /* read end of its stderr's pipe, -1 = none */
+    int ordered_signal;
+    uint64_t ordered_ns;
+    uint32_t overrun_ticket;              /* TIMEOUT: the ticket of the event that ran too long */
+    uint64_t overrun_event_start_ns;      /* TIMEOUT: when that event began */
+    char failure_message[SHM_TEXT_BYTES]; /* message of its NOTICE_FAILED */
+    int output_fd;                        /* read end of its stderr's pipe, -1 = none */
     struct relay relay;
-    struct relay_limit *limit;   /* borrowed; shared by the processes of a stage */
-    char name[RELAY_NAME_BYTES]; /* "quakes/locate[3]", "producer quakes", "keeper" */
+    struct relay_limit *line_limit; /* borrowed; shared by the processes of a stage */
+    char name[RELAY_NAME_BYTES];    /* "quakes/locate[3]", "producer quakes", "keeper" */
 };
 
 /* Sets child->name from its slot. Called once per slot at the start. */

@@ -113,7 +113,7 @@ int control_listen(struct supervisor *supervisor, struct error *error)
 static void disconnect_client(struct supervisor *supervisor, struct client *client)
 {
     supervisor_unwatch_fd(supervisor, &client->fd);
-    free(client->request);
+    free(client->request_line);
     *client = (struct client){.fd = -1};
 }
 
@@ -145,11 +145,11 @@ void control_close_in_child(struct supervisor *supervisor)
  * connection is accepted. */
 static void pause_accepting(struct supervisor *supervisor, int reason)
 {
-    supervisor->accept_paused =
+    supervisor->is_accept_paused =
         epoll_ctl(supervisor->epoll_fd, EPOLL_CTL_DEL, supervisor->listen_fd, NULL) == 0;
-    if (!supervisor->accept_pause_reported)
+    if (!supervisor->is_accept_pause_reported)
         base_log_warning("control-accept-paused error=\"%s\"", strerror(reason));
-    supervisor->accept_pause_reported = true;
+    supervisor->is_accept_pause_reported = true;
 }
 
 /* Accepts a connection to the control socket and notes its user, who may be allowed to change something
@@ -163,7 +163,7 @@ void control_accept_client(struct supervisor *supervisor)
             pause_accepting(supervisor, errno);
         return;
     }
-    supervisor->accept_pause_reported = false;
+    supervisor->is_accept_pause_reported = false;
     struct ucred peer;
     socklen_t bytes = sizeof peer;
     uint32_t index = 0;
@@ -184,8 +184,8 @@ void control_accept_client(struct supervisor *supervisor)
  * connections again after pause_accepting. The supervisor calls it once a turn. */
 void control_run_timers(struct supervisor *supervisor, uint64_t now_ns)
 {
-    if (supervisor->accept_paused)
-        supervisor->accept_paused =
+    if (supervisor->is_accept_paused)
+        supervisor->is_accept_paused =
             supervisor_watch_fd(supervisor, supervisor->listen_fd, EVENT_LISTEN, 0) != 0;
     for (uint32_t i = 0; i < SUPERVISOR_CLIENTS; i++) {
         struct client *client = &supervisor->clients[i];
@@ -213,21 +213,21 @@ struct target {
 
 /* Finds the source and the stage that a control request names. Returns false, with an error sent to the
  * client, if there is none. The supervisor calls it for `pause`, `resume` and `restart`. */
-static bool find_request_target(struct supervisor *supervisor, const cJSON *request, int fd,
+static bool find_request_target(struct supervisor *supervisor, const cJSON *request, int client_fd,
                                 struct target *target)
 {
     const struct segment *segment = &supervisor->segment;
     const char *source = get_text_member(request, "source"), *stage = get_text_member(request, "stage");
     *target = (struct target){0};
     if (source == NULL) {
-        control_end(fd, CONTROL_USAGE, "expected a source");
+        control_end(client_fd, CONTROL_USAGE, "expected a source");
         return false;
     }
     for (uint32_t i = 0; i < segment->header->source_count && target->source == NULL; i++)
         if (strcmp(segment_source(segment, i)->id, source) == 0)
             target->source = segment_source(segment, i);
     if (target->source == NULL) {
-        control_end(fd, CONTROL_NOTHING, "there is no source %s", source);
+        control_end(client_fd, CONTROL_NOTHING, "there is no source %s", source);
         return false;
     }
     snprintf(target->name, sizeof target->name, "%s", source);
@@ -237,7 +237,7 @@ static bool find_request_target(struct supervisor *supervisor, const cJSON *requ
         if (strcmp(segment_stage(segment, target->source->first_stage + i)->name, stage) == 0)
             target->stage = segment_stage(segment, target->source->first_stage + i);
     if (target->stage == NULL) {
-        control_end(fd, CONTROL_NOTHING, "source %s has no stage %s", source, stage);
+        control_end(client_fd, CONTROL_NOTHING, "source %s has no stage %s", source, stage);
         return false;
     }
     snprintf(target->name, sizeof target->name, "%s/%s", target->source->id, target->stage->name);
@@ -245,38 +245,39 @@ static bool find_request_target(struct supervisor *supervisor, const cJSON *requ
 }
 
 /* Serves `eventpipe pause` and `eventpipe resume` in the supervisor: sets or clears the pause of a
- * source or stage, wakes its processes so that they see it, and answers the client. With dry_run it
+ * source or stage, wakes its processes so that they see it, and answers the client. With is_dry_run it
  * only answers. */
-static void serve_pause_or_resume(struct supervisor *supervisor, const cJSON *request, int fd, bool pause,
-                                  bool dry_run)
+static void serve_pause_or_resume(struct supervisor *supervisor, const cJSON *request, int client_fd,
+                                  bool must_pause, bool is_dry_run)
 {
     struct target target;
-    if (!find_request_target(supervisor, request, fd, &target))
+    if (!find_request_target(supervisor, request, client_fd, &target))
         return;
-    _Atomic uint32_t *paused = target.stage != NULL ? &target.stage->paused : &target.source->paused;
-    const char *past_verb = pause ? "paused" : "resumed";
-    if (atomic_load(paused) == (uint32_t)pause) {
-        control_end(fd, CONTROL_DONE, "%s was %s already", target.name, pause ? "paused" : "running");
-        return;
-    }
-    if (dry_run) {
-        control_end(fd, CONTROL_DONE, "would have %s %s", past_verb, target.name);
+    _Atomic uint32_t *pause_flag = target.stage != NULL ? &target.stage->paused : &target.source->paused;
+    const char *past_verb = must_pause ? "paused" : "resumed";
+    if (atomic_load(pause_flag) == (uint32_t)must_pause) {
+        control_end(client_fd, CONTROL_DONE, "%s was %s already", target.name,
+                    must_pause ? "paused" : "running");
         return;
     }
-    atomic_store(paused, (uint32_t)pause);
+    if (is_dry_run) {
+        control_end(client_fd, CONTROL_DONE, "would have %s %s", past_verb, target.name);
+        return;
+    }
+    atomic_store(pause_flag, (uint32_t)must_pause);
     wake_source(&supervisor->segment, target.source);
     base_log_info("%s %s", past_verb, target.name);
-    control_end(fd, CONTROL_DONE, "%s %s", past_verb, target.name);
+    control_end(client_fd, CONTROL_DONE, "%s %s", past_verb, target.name);
 }
 
 /* Sends SIGTERM to a child, so that it is started again; a child that waits for its restart is started
  * at once. Returns whether there was something to do. The supervisor calls it for each process of
  * `eventpipe restart`. */
-static bool restart_process(struct child *child, bool dry_run)
+static bool restart_process(struct child *child, bool is_dry_run)
 {
     if (child->pid == 0 && child->restart_ns == SUPERVISOR_NEVER)
         return false;
-    if (dry_run)
+    if (is_dry_run)
         return true;
     child->restart.level = 0;
     if (child->pid == 0)
@@ -287,25 +288,27 @@ static bool restart_process(struct child *child, bool dry_run)
 }
 
 /* Serves `eventpipe restart` in the supervisor: restarts the workers of a stage, or the workers and the
- * producer of a source, and tells the client how many. With dry_run it only counts them. */
-static void serve_restart(struct supervisor *supervisor, const cJSON *request, int fd, bool dry_run)
+ * producer of a source, and tells the client how many. With is_dry_run it only counts them. */
+static void serve_restart(struct supervisor *supervisor, const cJSON *request, int client_fd, bool is_dry_run)
 {
     struct target target;
-    if (!find_request_target(supervisor, request, fd, &target))
+    if (!find_request_target(supervisor, request, client_fd, &target))
         return;
-    uint32_t count = 0;
+    uint32_t process_count = 0;
     for (uint32_t i = 0; i < target.source->stage_count; i++) {
         const struct shm_stage *stage = segment_stage(&supervisor->segment, target.source->first_stage + i);
-        for (uint32_t w = 0; (target.stage == NULL || target.stage == stage) && w < stage->concurrency; w++)
-            count += restart_process(&supervisor->children[stage->first_slot + w], dry_run);
+        for (uint32_t worker = 0;
+             (target.stage == NULL || target.stage == stage) && worker < stage->concurrency; worker++)
+            process_count += restart_process(&supervisor->children[stage->first_slot + worker], is_dry_run);
         watch_update_degraded(supervisor, target.source->first_stage + i);
     }
     if (target.stage == NULL)
-        count += restart_process(&supervisor->children[target.source->producer_slot], dry_run);
-    if (!dry_run)
-        base_log_info("restart-requested target=%s processes=%u", target.name, count);
-    control_end(fd, count > 0 ? CONTROL_DONE : CONTROL_NOTHING, "%s %u process%s of %s",
-                dry_run ? "would have restarted" : "restarted", count, count == 1 ? "" : "es", target.name);
+        process_count += restart_process(&supervisor->children[target.source->producer_slot], is_dry_run);
+    if (!is_dry_run)
+        base_log_info("restart-requested target=%s processes=%u", target.name, process_count);
+    control_end(client_fd, process_count > 0 ? CONTROL_DONE : CONTROL_NOTHING, "%s %u process%s of %s",
+                is_dry_run ? "would have restarted" : "restarted", process_count,
+                process_count == 1 ? "" : "es", target.name);
 }
 
 /* Whether any source or stage is paused. `eventpipe drain` warns of it: the events of a paused one
@@ -313,37 +316,37 @@ static void serve_restart(struct supervisor *supervisor, const cJSON *request, i
 static bool is_anything_paused(const struct supervisor *supervisor)
 {
     const struct segment *segment = &supervisor->segment;
-    bool any_paused = false;
+    bool has_paused = false;
     for (uint32_t i = 0; i < segment->header->source_count; i++)
-        any_paused |= atomic_load(&segment_source(segment, i)->paused) != 0;
+        has_paused |= atomic_load(&segment_source(segment, i)->paused) != 0;
     for (uint32_t i = 0; i < segment->header->stage_count; i++)
-        any_paused |= atomic_load(&segment_stage(segment, i)->paused) != 0;
-    return any_paused;
+        has_paused |= atomic_load(&segment_stage(segment, i)->paused) != 0;
+    return has_paused;
 }
 
 /* Serves `eventpipe drain` in the supervisor: answers the client, then stops fetching and lets all
- * events go through their stages. With dry_run it only answers. */
-static void serve_drain(struct supervisor *supervisor, int fd, bool dry_run)
+ * events go through their stages. With is_dry_run it only answers. */
+static void serve_drain(struct supervisor *supervisor, int client_fd, bool is_dry_run)
 {
     uint32_t phase = supervisor_phase(supervisor);
     if (phase != SHM_PHASE_RUNNING) {
-        control_end(fd, phase == SHM_PHASE_DRAINING ? CONTROL_DONE : CONTROL_NO, "%s is %s",
+        control_end(client_fd, phase == SHM_PHASE_DRAINING ? CONTROL_DONE : CONTROL_NO, "%s is %s",
                     supervisor->config->instance, shm_phase_name(phase));
         return;
     }
-    control_end(fd, CONTROL_DONE, "%s %s%s", dry_run ? "would drain" : "draining",
+    control_end(client_fd, CONTROL_DONE, "%s %s%s", is_dry_run ? "would drain" : "draining",
                 supervisor->config->instance,
                 is_anything_paused(supervisor)
                     ? "; paused sources and stages hold it up until you resume them"
                     : "");
-    if (!dry_run)
+    if (!is_dry_run)
         phase_drain(supervisor);
 }
 
 /* Whether all members of a control request are known and of the right type; if not, sends the client an
  * error. The supervisor checks the requests that it serves itself: without a mistyped "stage", for
  * example, a restart would act on the whole source. */
-static bool is_request_valid(const cJSON *request, int fd)
+static bool is_request_valid(const cJSON *request, int client_fd)
 {
     const cJSON *member;
     cJSON_ArrayForEach(member, request)
@@ -352,9 +355,9 @@ static bool is_request_valid(const cJSON *request, int fd)
         bool is_text_member = strcmp(member_name, "command") == 0 || strcmp(member_name, "source") == 0 ||
                               strcmp(member_name, "stage") == 0;
         if (!is_text_member && strcmp(member_name, "dry_run") != 0)
-            control_end(fd, CONTROL_USAGE, "unknown member \"%.60s\"", member_name);
+            control_end(client_fd, CONTROL_USAGE, "unknown member \"%.60s\"", member_name);
         else if (is_text_member ? !cJSON_IsString(member) : !cJSON_IsBool(member))
-            control_end(fd, CONTROL_USAGE, "\"%s\" must be %s", member_name,
+            control_end(client_fd, CONTROL_USAGE, "\"%s\" must be %s", member_name,
                         is_text_member ? "a text" : "true or false");
         else
             continue;
@@ -366,24 +369,24 @@ static bool is_request_valid(const cJSON *request, int fd)
 /* Serves a control command that is the supervisor's own: ping, pause, resume, restart, drain or stop.
  * serve_request passes all others to the keeper, because only that may open the store. */
 static void serve_supervisor_command(struct supervisor *supervisor, enum control_command_id command,
-                                     const cJSON *request, int fd)
+                                     const cJSON *request, int client_fd)
 {
-    bool dry_run = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(request, "dry_run"));
+    bool is_dry_run = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(request, "dry_run"));
     const char *instance = supervisor->config->instance;
     if (command == CONTROL_COMMAND_PING) {
-        control_end(fd, CONTROL_DONE, "%s is %s, process %d", instance,
+        control_end(client_fd, CONTROL_DONE, "%s is %s, process %d", instance,
                     shm_phase_name(supervisor_phase(supervisor)), (int)supervisor->pid);
     } else if (command == CONTROL_COMMAND_PAUSE) {
-        serve_pause_or_resume(supervisor, request, fd, true, dry_run);
+        serve_pause_or_resume(supervisor, request, client_fd, true, is_dry_run);
     } else if (command == CONTROL_COMMAND_RESUME) {
-        serve_pause_or_resume(supervisor, request, fd, false, dry_run);
+        serve_pause_or_resume(supervisor, request, client_fd, false, is_dry_run);
     } else if (command == CONTROL_COMMAND_RESTART) {
-        serve_restart(supervisor, request, fd, dry_run);
+        serve_restart(supervisor, request, client_fd, is_dry_run);
     } else if (command == CONTROL_COMMAND_DRAIN) {
-        serve_drain(supervisor, fd, dry_run);
+        serve_drain(supervisor, client_fd, is_dry_run);
     } else {
-        control_end(fd, CONTROL_DONE, "%s %s", dry_run ? "would stop" : "stopping", instance);
-        if (!dry_run)
+        control_end(client_fd, CONTROL_DONE, "%s %s", is_dry_run ? "would stop" : "stopping", instance);
+        if (!is_dry_run)
             phase_stop(supervisor);
     }
 }
@@ -398,7 +401,7 @@ static void pass_request_to_keeper(struct supervisor *supervisor, const struct c
         struct cmsghdr header;
         char bytes[CMSG_SPACE(sizeof(int))];
     } control = {0};
-    struct iovec line = {.iov_base = client->request, .iov_len = client->bytes};
+    struct iovec line = {.iov_base = client->request_line, .iov_len = client->request_bytes};
     struct msghdr message = {.msg_iov = &line,
                              .msg_iovlen = 1,
                              .msg_control = control.bytes,
@@ -409,11 +412,11 @@ static void pass_request_to_keeper(struct supervisor *supervisor, const struct c
     memcpy(CMSG_DATA(&control.header), &client->fd, sizeof(int));
     const struct child *keeper = &supervisor->children[supervisor->segment.header->keeper_slot];
     ssize_t sent = -1;
-    if (keeper->pid != 0 && keeper->ready && supervisor->keeper_fd >= 0)
+    if (keeper->pid != 0 && keeper->is_ready && supervisor->keeper_fd >= 0)
         sent = sendmsg(supervisor->keeper_fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
     if (sent < 0)
         control_end(client->fd, CONTROL_NO, "the keeper is %s, try again",
-                    keeper->pid != 0 && keeper->ready ? "busy" : "not running");
+                    keeper->pid != 0 && keeper->is_ready ? "busy" : "not running");
 }
 
 /* Checks a complete control request and the rights of its sender, then serves it or passes it to the
@@ -422,8 +425,8 @@ static void pass_request_to_keeper(struct supervisor *supervisor, const struct c
 static void serve_request(struct supervisor *supervisor, struct client *client)
 {
     /* cJSON alone accepts an object with anything behind it. */
-    cJSON *request = json_valid(client->request, client->bytes, NULL)
-                         ? cJSON_ParseWithLength(client->request, client->bytes)
+    cJSON *request = json_valid(client->request_line, client->request_bytes, NULL)
+                         ? cJSON_ParseWithLength(client->request_line, client->request_bytes)
                          : NULL;
     const char *command_name = cJSON_IsObject(request) ? get_text_member(request, "command") : NULL;
     const struct control_command *command = command_name != NULL ? control_command_find(command_name) : NULL;
@@ -449,37 +452,37 @@ static int read_request_line(struct client *client)
 {
     static char peeked[CONTROL_REQUEST_BYTES];
     ssize_t available_bytes =
-        recv(client->fd, peeked, sizeof peeked - client->bytes, MSG_PEEK | MSG_DONTWAIT);
+        recv(client->fd, peeked, sizeof peeked - client->request_bytes, MSG_PEEK | MSG_DONTWAIT);
     if (available_bytes < 0 && (errno == EAGAIN || errno == EINTR))
         return 0;
     if (available_bytes <= 0)
         return -1;
     const char *line_end = memchr(peeked, '\n', (size_t)available_bytes);
     size_t line_bytes = line_end != NULL ? (size_t)(line_end - peeked) + 1 : (size_t)available_bytes;
-    char *request = realloc(client->request, client->bytes + line_bytes);
+    char *request = realloc(client->request_line, client->request_bytes + line_bytes);
     if (request == NULL)
         return -1;
-    client->request = request;
-    ssize_t received_bytes = recv(client->fd, request + client->bytes, line_bytes, MSG_DONTWAIT);
+    client->request_line = request;
+    ssize_t received_bytes = recv(client->fd, request + client->request_bytes, line_bytes, MSG_DONTWAIT);
     if (received_bytes != (ssize_t)line_bytes)
         return -1;
-    client->bytes += line_bytes;
+    client->request_bytes += line_bytes;
     if (line_end != NULL)
-        client->bytes--; /* without its line feed */
+        client->request_bytes--; /* without its line feed */
     return line_end != NULL;
 }
 
 /* Reads from a client of the control socket, and serves its request once the line is complete. The
  * supervisor's loop calls it when the client has sent something. Never waits for the client. */
-void control_read_client(struct supervisor *supervisor, uint32_t index)
+void control_read_client(struct supervisor *supervisor, uint32_t client_index)
 {
-    struct client *client = &supervisor->clients[index];
+    struct client *client = &supervisor->clients[client_index];
     if (client->fd < 0)
         return; /* disconnected earlier in this round of the loop */
     int line_state = read_request_line(client);
     if (line_state == 1)
         serve_request(supervisor, client);
-    else if (line_state == 0 && client->bytes >= CONTROL_REQUEST_BYTES)
+    else if (line_state == 0 && client->request_bytes >= CONTROL_REQUEST_BYTES)
         control_end(client->fd, CONTROL_USAGE, "the request is longer than %d bytes", CONTROL_REQUEST_BYTES);
     else if (line_state == 0)
         return;

@@ -18,8 +18,8 @@ struct client {
     int fd; /* -1 = free */
     uid_t uid;
     uint64_t since_ns;
-    char *request; /* what was read of its line, `bytes` long */
-    size_t bytes;
+    char *request_line; /* what was read of its line, `request_bytes` long */
+    size_t request_bytes;
 };
 
 /* Binds the socket and adds it to the loop. 0, or negative with a message. */
@@ -27,7 +27,7 @@ int control_listen(struct supervisor *supervisor, struct error *error);
 /* Accepts one connection. Called by the loop. */
 void control_accept_client(struct supervisor *supervisor);
 /* Reads a client's request and serves it once it is complete. Called by the loop. */
-void control_read_client(struct supervisor *supervisor, uint32_t client);
+void control_read_client(struct supervisor *supervisor, uint32_t client_index);
 /* Disconnects clients that are too slow, and ends a pause of accepting. Called once a turn. */
 void control_run_timers(struct supervisor *supervisor, uint64_t now_ns);
 /* Disconnects all clients and removes the socket. */

@@ -25,10 +25,10 @@
 
 /* Copies a text into a member of a crash record; if it is too long, it is cut between two UTF-8
  * characters. The supervisor calls it when it fills in a record. */
-static void set_record_text(char *to, size_t size, const char *from)
+static void set_record_text(char *member, size_t member_bytes, const char *text)
 {
-    strlcpy(to, from, size);
-    base_utf8_cut(to);
+    strlcpy(member, text, member_bytes);
+    base_utf8_cut(member);
 }
 
 /* Sets the cause of a crash record: the one for which an event is blamed, or else how the process
@@ -41,9 +41,9 @@ static void set_record_cause(struct crash_record *record, const struct child *ch
     if (kind == SHM_CAUSE_NONE && child->order == ORDER_TIMEOUT) {
         kind = SHM_CAUSE_TIMEOUT;
     } else if (kind == SHM_CAUSE_NONE) {
-        bool exited = WIFEXITED(cause->status);
-        kind = exited ? SHM_CAUSE_EXIT : SHM_CAUSE_SIGNAL;
-        record->code = exited ? WEXITSTATUS(cause->status) : WTERMSIG(cause->status);
+        bool has_exited = WIFEXITED(cause->status);
+        kind = has_exited ? SHM_CAUSE_EXIT : SHM_CAUSE_SIGNAL;
+        record->code = has_exited ? WEXITSTATUS(cause->status) : WTERMSIG(cause->status);
     }
     set_record_text(record->cause, sizeof record->cause, shm_cause_name(kind));
 }

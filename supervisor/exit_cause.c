@@ -33,9 +33,9 @@ static uint32_t find_current_ticket(const struct supervisor *supervisor, const s
     if (slot->kind != SHM_KIND_WORKER || ticket >= supervisor->segment.header->ticket_count)
         return SHM_NO_TICKET;
     const struct ticket_view view = ticket_look(&supervisor->segment, ticket);
-    bool slot_agrees =
+    bool does_slot_agree =
         view.phase == TICKET_RUNNING && view.slot == child->slot && view.event == atomic_load(&slot->event);
-    return slot_agrees ? ticket : SHM_NO_TICKET;
+    return does_slot_agree ? ticket : SHM_NO_TICKET;
 }
 
 /* Whether the event that ran too long was still the worker's current one when the supervisor's signal
@@ -43,8 +43,8 @@ static uint32_t find_current_ticket(const struct supervisor *supervisor, const s
 static bool is_timed_out_event(const struct supervisor *supervisor, const struct child *child,
                                uint32_t ticket)
 {
-    return ticket == child->order_ticket &&
-           atomic_load(&supervisor_slot(supervisor, child)->since_ns) == child->order_since_ns;
+    return ticket == child->overrun_ticket &&
+           atomic_load(&supervisor_slot(supervisor, child)->since_ns) == child->overrun_event_start_ns;
 }
 
 static void describe_exit(struct exit_cause *out, const char *format, ...)
@@ -89,25 +89,26 @@ static void find_unordered_cause(const struct supervisor *supervisor, const stru
 {
     const struct shm_slot *slot = supervisor_slot(supervisor, child);
     bool has_exited = WIFEXITED(out->status);
-    int code = has_exited ? WEXITSTATUS(out->status) : WTERMSIG(out->status);
+    int status_code = has_exited ? WEXITSTATUS(out->status) : WTERMSIG(out->status);
     uint32_t reported_kind =
         atomic_load(&slot->cause_kind); /* set by a worker that gives up over its program */
     if (reported_kind != SHM_CAUSE_NONE) {
         out->kind = reported_kind;
         out->code = atomic_load(&slot->cause_code);
         text_get(&slot->cause_message, out->how, sizeof out->how);
-    } else if (has_exited && supervisor_phase(supervisor) >= SHM_PHASE_STOPPING && code == CHILD_DONE) {
+    } else if (has_exited && supervisor_phase(supervisor) >= SHM_PHASE_STOPPING &&
+               status_code == CHILD_DONE) {
         out->clean = true;
-    } else if (has_exited && child->failed[0] != '\0') {
-        describe_exit(out, "%s", child->failed); /* the store or the set-up failed, not the event */
+    } else if (has_exited && child->failure_message[0] != '\0') {
+        describe_exit(out, "%s", child->failure_message); /* the store or the set-up failed, not the event */
     } else {
         out->kind = has_exited ? SHM_CAUSE_EXIT : SHM_CAUSE_SIGNAL;
-        out->code = code;
-        const char *name = has_exited ? NULL : sigdescr_np(code);
+        out->code = status_code;
+        const char *signal_name = has_exited ? NULL : sigdescr_np(status_code);
         if (has_exited)
-            describe_exit(out, "exit code %d", code);
+            describe_exit(out, "exit code %d", status_code);
         else
-            describe_exit(out, "signal %d (%s)", code, name != NULL ? name : "unknown");
+            describe_exit(out, "signal %d (%s)", status_code, signal_name != NULL ? signal_name : "unknown");
     }
 }
 
@@ -136,7 +137,7 @@ void exit_cause_find(const struct supervisor *supervisor, const struct child *ch
 {
     *out = (struct exit_cause){.status = status, .ticket = find_current_ticket(supervisor, child)};
     bool was_ordered =
-        child->order != ORDER_NONE && WIFSIGNALED(status) && WTERMSIG(status) == child->order_signal;
+        child->order != ORDER_NONE && WIFSIGNALED(status) && WTERMSIG(status) == child->ordered_signal;
     if (was_ordered)
         find_ordered_cause(supervisor, child, out);
     else

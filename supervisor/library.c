@@ -66,7 +66,7 @@ static void on_instance_end(const struct segment *segment, void *user)
 
 struct config_check {
     struct error *error;
-    bool failed;
+    bool has_failed;
 };
 
 /* Keeps the first problem of the configuration as the error of the manager, which the library's caller
@@ -75,10 +75,10 @@ struct config_check {
 static void on_config_problem(const struct config_problem *problem, void *user)
 {
     struct config_check *check = user;
-    if (!check->failed)
+    if (!check->has_failed)
         base_error_set(check->error, EP_EINVAL, "%s%s%s", problem->key, problem->key[0] != '\0' ? ": " : "",
                        problem->message);
-    check->failed = true;
+    check->has_failed = true;
 }
 
 /* Asks the supervisor of a run to stop gracefully. */
@@ -205,9 +205,9 @@ int ep_source_run_and_measure(ep_source *source, struct ep_metrics **out)
         return EP_EINVAL;
     struct config config = make_config_of_source(source);
     size_t worker_count = count_workers(&config);
-    size_t bytes = sizeof(struct run_figures) + worker_count * sizeof(struct measured_worker);
+    size_t figures_bytes = sizeof(struct run_figures) + worker_count * sizeof(struct measured_worker);
     struct run_figures *figures =
-        mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        mmap(NULL, figures_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (figures == MAP_FAILED)
         return base_error_set(&source->manager->error, EP_ENOMEM,
                               "out of memory for the metrics of %zu workers", worker_count);
@@ -215,6 +215,6 @@ int ep_source_run_and_measure(ep_source *source, struct ep_metrics **out)
     int result = run_if_idle(source->manager, &config, figures);
     if (result == 0)
         result = make_metrics(&config, figures, shm_now_ns() - begin_ns, worker_count, out);
-    munmap(figures, bytes);
+    munmap(figures, figures_bytes);
     return result;
 }

@@ -98,18 +98,18 @@ static void on_config_problem(const struct config_problem *problem, void *user)
 static bool check_sources_and_stages(const struct config *config)
 {
     bool all_found = true;
-    for (size_t i = 0; i < config->source_count; i++) {
+    for (size_t source_index = 0; source_index < config->source_count; source_index++) {
         struct error source_error = {0};
-        if (source_check(&config->sources[i], &source_error) != 0) {
+        if (source_check(&config->sources[source_index], &source_error) != 0) {
             fprintf(stderr, "%s: %s\n", config->path, source_error.message);
             all_found = false;
         }
-        for (size_t s = 0; s < config->sources[i].stage_count; s++) {
-            const struct stage_config *stage = &config->sources[i].stages[s];
+        for (size_t stage_index = 0; stage_index < config->sources[source_index].stage_count; stage_index++) {
+            const struct stage_config *stage = &config->sources[source_index].stages[stage_index];
             struct error stage_error = {0};
             if (stage_check(stage, &stage_error) == 0)
                 continue;
-            fprintf(stderr, "%s: %s/%s: %s\n", config->path, config->sources[i].id, stage->name,
+            fprintf(stderr, "%s: %s/%s: %s\n", config->path, config->sources[source_index].id, stage->name,
                     stage_error.message);
             all_found = false;
         }
@@ -133,12 +133,12 @@ static void open_standard_descriptors(void)
  * exit status. main calls it for `eventpiped -t`. */
 static int check_configuration(const struct config *config)
 {
-    bool rights_good = config_rights_check(config, on_config_problem, NULL) == 0;
-    bool storage_good = config_check_storage(config, on_config_problem, NULL) == 0;
-    bool all_good = check_sources_and_stages(config) && rights_good && storage_good;
-    if (all_good)
+    bool are_rights_good = config_rights_check(config, on_config_problem, NULL) == 0;
+    bool is_storage_good = config_check_storage(config, on_config_problem, NULL) == 0;
+    bool is_all_good = check_sources_and_stages(config) && are_rights_good && is_storage_good;
+    if (is_all_good)
         puts("configuration ok");
-    return all_good ? STOPPED_CLEANLY : FAILED;
+    return is_all_good ? STOPPED_CLEANLY : FAILED;
 }
 
 /* Runs the instance in eventpiped: the supervisor forks keeper, workers and producers, and returns when

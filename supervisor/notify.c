@@ -20,12 +20,13 @@ static uint64_t read_watchdog_ms(void)
     const char *watchdog_usec = getenv("WATCHDOG_USEC"), *watchdog_pid = getenv("WATCHDOG_PID");
     char *number_end;
     errno = 0;
-    unsigned long long usec = watchdog_usec != NULL ? strtoull(watchdog_usec, &number_end, 10) : 0;
+    unsigned long long watchdog_time_us =
+        watchdog_usec != NULL ? strtoull(watchdog_usec, &number_end, 10) : 0;
     if (watchdog_usec == NULL || errno != 0 || number_end == watchdog_usec || *number_end != '\0')
         return 0;
     if (watchdog_pid != NULL && strtoll(watchdog_pid, NULL, 10) != (long long)getpid())
         return 0;
-    return usec / 1000;
+    return watchdog_time_us / 1000;
 }
 
 /* Opens the socket to the service manager (systemd) and removes its variables from the environment, so
@@ -35,12 +36,13 @@ void notify_open(struct notify *notify)
 {
     *notify = (struct notify){.fd = -1, .address.sun_family = AF_UNIX, .watchdog_ms = read_watchdog_ms()};
     const char *path = getenv("NOTIFY_SOCKET");
-    size_t bytes = path != NULL ? strlen(path) : 0;
-    if (bytes > 1 && bytes < sizeof notify->address.sun_path && (path[0] == '/' || path[0] == '@')) {
-        memcpy(notify->address.sun_path, path, bytes);
+    size_t path_bytes = path != NULL ? strlen(path) : 0;
+    if (path_bytes > 1 && path_bytes < sizeof notify->address.sun_path &&
+        (path[0] == '/' || path[0] == '@')) {
+        memcpy(notify->address.sun_path, path, path_bytes);
         if (path[0] == '@')
             notify->address.sun_path[0] = '\0'; /* an abstract name: address_bytes gives its end */
-        notify->address_bytes = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + bytes);
+        notify->address_bytes = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + path_bytes);
         notify->fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     }
     if (notify->fd < 0)
@@ -59,17 +61,17 @@ void notify_send(const struct notify *notify, const char *format, ...)
     char message[1024];
     va_list arguments;
     va_start(arguments, format);
-    int bytes = vsnprintf(message, sizeof message, format, arguments);
+    int message_bytes = vsnprintf(message, sizeof message, format, arguments);
     va_end(arguments);
-    if (bytes <= 0)
+    if (message_bytes <= 0)
         return;
-    if ((size_t)bytes >= sizeof message)
-        bytes = sizeof message - 1;
-    ssize_t sent;
+    if ((size_t)message_bytes >= sizeof message)
+        message_bytes = sizeof message - 1;
+    ssize_t sent_bytes;
     do
-        sent = sendto(notify->fd, message, (size_t)bytes, MSG_NOSIGNAL,
-                      (const struct sockaddr *)&notify->address, notify->address_bytes);
-    while (sent < 0 && errno == EINTR);
+        sent_bytes = sendto(notify->fd, message, (size_t)message_bytes, MSG_NOSIGNAL,
+                            (const struct sockaddr *)&notify->address, notify->address_bytes);
+    while (sent_bytes < 0 && errno == EINTR);
 }
 
 /* Sends WATCHDOG=1 to the service manager (systemd) when half the watchdog time is over; without it
@@ -80,11 +82,11 @@ uint64_t notify_send_watchdog(struct notify *notify, uint64_t now_ns)
     if (notify->watchdog_ms == 0)
         return UINT64_MAX;
     uint64_t half_ns = notify->watchdog_ms * UINT64_C(500000);
-    if (notify->sent_ns == 0 || now_ns - notify->sent_ns >= half_ns) {
+    if (notify->watchdog_sent_ns == 0 || now_ns - notify->watchdog_sent_ns >= half_ns) {
         notify_send(notify, "WATCHDOG=1");
-        notify->sent_ns = now_ns;
+        notify->watchdog_sent_ns = now_ns;
     }
-    return notify->sent_ns + half_ns;
+    return notify->watchdog_sent_ns + half_ns;
 }
 
 void notify_close(struct notify *notify)

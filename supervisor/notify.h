@@ -11,8 +11,8 @@ struct notify {
     int fd; /* -1 = no service manager */
     struct sockaddr_un address;
     socklen_t address_bytes;
-    uint64_t watchdog_ms; /* WATCHDOG=1 is due within this time, 0 = never */
-    uint64_t sent_ns;     /* when WATCHDOG=1 was last sent */
+    uint64_t watchdog_ms;      /* WATCHDOG=1 is due within this time, 0 = never */
+    uint64_t watchdog_sent_ns; /* when WATCHDOG=1 was last sent */
 };
 
 /* Reads NOTIFY_SOCKET and WATCHDOG_USEC and removes them from the environment, so that children do not

@@ -66,13 +66,13 @@ static bool is_temporary_error(int error)
 static bool kill_orphans_by_scan(const struct supervisor *supervisor)
 {
     uint32_t killed_count = 0;
-    DIR *proc = opendir("/proc");
-    if (proc == NULL)
+    DIR *proc_directory = opendir("/proc");
+    if (proc_directory == NULL)
         return is_temporary_error(errno);
     bool must_retry = false;
-    for (struct dirent *entry; (entry = readdir(proc)) != NULL;) {
-        char path[sizeof entry->d_name + 16], stat[512];
-        long pid = strtol(entry->d_name, NULL, 10);
+    for (struct dirent *proc_entry; (proc_entry = readdir(proc_directory)) != NULL;) {
+        char path[sizeof proc_entry->d_name + 16], stat_text[512];
+        long pid = strtol(proc_entry->d_name, NULL, 10);
         if (pid <= 1)
             continue;
         snprintf(path, sizeof path, "/proc/%ld/stat", pid);
@@ -81,17 +81,17 @@ static bool kill_orphans_by_scan(const struct supervisor *supervisor)
             must_retry |= is_temporary_error(errno);
             continue;
         }
-        size_t bytes = fread(stat, 1, sizeof stat - 1, file);
+        size_t stat_bytes = fread(stat_text, 1, sizeof stat_text - 1, file);
         fclose(file);
-        stat[bytes] = '\0';
-        const char *name_end = strrchr(stat, ')');
-        char state;
-        int parent;
-        if (name_end != NULL && sscanf(name_end + 1, " %c %d", &state, &parent) == 2 &&
-            parent == supervisor->pid)
+        stat_text[stat_bytes] = '\0';
+        const char *name_end = strrchr(stat_text, ')');
+        char process_state;
+        int parent_pid;
+        if (name_end != NULL && sscanf(name_end + 1, " %c %d", &process_state, &parent_pid) == 2 &&
+            parent_pid == supervisor->pid)
             killed_count += kill_if_orphan(supervisor, (pid_t)pid);
     }
-    closedir(proc);
+    closedir(proc_directory);
     return killed_count > 0 || must_retry;
 }
 

@@ -63,12 +63,12 @@ void phase_begin(struct supervisor *supervisor)
  * The workers are forked first, so that they are there when the producers bring events. */
 static void start_workers_and_producers(struct supervisor *supervisor)
 {
-    supervisor->running_ns = shm_now_ns();
+    supervisor->running_since_ns = shm_now_ns();
     publish_phase(supervisor, SHM_PHASE_RUNNING);
-    static const enum shm_kind order[] = {SHM_KIND_WORKER, SHM_KIND_PRODUCER};
-    for (size_t step = 0; step < sizeof order / sizeof order[0]; step++)
+    static const enum shm_kind start_order[] = {SHM_KIND_WORKER, SHM_KIND_PRODUCER};
+    for (size_t order_index = 0; order_index < sizeof start_order / sizeof start_order[0]; order_index++)
         for (uint32_t i = 0; i < supervisor->child_count; i++)
-            if (get_child_kind(supervisor, &supervisor->children[i]) == order[step])
+            if (get_child_kind(supervisor, &supervisor->children[i]) == start_order[order_index])
                 child_start(supervisor, &supervisor->children[i]);
 }
 
@@ -85,7 +85,7 @@ static void handle_notice(struct supervisor *supervisor, struct notice *notice)
     notice->message[sizeof notice->message - 1] = '\0';
     switch (notice->kind) {
     case NOTICE_READY:
-        child->ready = child->was_ready_or_failed = true;
+        child->is_ready = child->was_ready_or_failed = true;
         base_log_debug("ready process=\"%s\" pid=%d", child->name, (int)child->pid);
         if (get_child_kind(supervisor, child) == SHM_KIND_KEEPER &&
             supervisor_phase(supervisor) == SHM_PHASE_STARTING &&
@@ -94,10 +94,10 @@ static void handle_notice(struct supervisor *supervisor, struct notice *notice)
         break;
     case NOTICE_FAILED:
         child->was_ready_or_failed = true;
-        memcpy(child->failed, notice->message, sizeof child->failed);
+        memcpy(child->failure_message, notice->message, sizeof child->failure_message);
         break;
     case NOTICE_ENDED:
-        child->drained = supervisor_phase(supervisor) == SHM_PHASE_DRAINING;
+        child->has_drained = supervisor_phase(supervisor) == SHM_PHASE_DRAINING;
         break;
     }
 }
@@ -108,10 +108,11 @@ static void handle_notice(struct supervisor *supervisor, struct notice *notice)
 void phase_read_notices(struct supervisor *supervisor)
 {
     struct notice notice;
-    ssize_t got;
-    while ((got = read(supervisor->notice_read, &notice, sizeof notice)) == (ssize_t)sizeof notice ||
-           (got < 0 && errno == EINTR))
-        if (got > 0)
+    ssize_t read_bytes;
+    while ((read_bytes = read(supervisor->notice_read_fd, &notice, sizeof notice)) ==
+               (ssize_t)sizeof notice ||
+           (read_bytes < 0 && errno == EINTR))
+        if (read_bytes > 0)
             handle_notice(supervisor, &notice);
 }
 
@@ -123,7 +124,7 @@ void phase_drain(struct supervisor *supervisor)
     if (supervisor_phase(supervisor) != SHM_PHASE_RUNNING)
         return;
     for (uint32_t i = 0; i < supervisor->child_count; i++)
-        supervisor->children[i].drained = false;
+        supervisor->children[i].has_drained = false;
     publish_phase(supervisor, SHM_PHASE_DRAINING);
 }
 
@@ -135,9 +136,9 @@ void phase_stop(struct supervisor *supervisor)
     if (supervisor_phase(supervisor) >= SHM_PHASE_STOPPING)
         return;
     uint64_t now_ns = shm_now_ns();
-    supervisor->stop_ns = now_ns;
-    supervisor->drain_deadline = now_ns + supervisor->config->drain_timeout_ms * SUPERVISOR_MS_NS;
-    supervisor->final_deadline = supervisor->drain_deadline + FINAL_GRACE_NS;
+    supervisor->stopping_since_ns = now_ns;
+    supervisor->drain_deadline_ns = now_ns + supervisor->config->drain_timeout_ms * SUPERVISOR_MS_NS;
+    supervisor->final_deadline_ns = supervisor->drain_deadline_ns + FINAL_GRACE_NS;
     notify_send(&supervisor->notify, "STOPPING=1\nSTATUS=stopping");
     for (uint32_t i = 0; i < supervisor->child_count; i++) {
         struct child *child = &supervisor->children[i];
@@ -159,13 +160,13 @@ void phase_fail(struct supervisor *supervisor, int code, const char *message)
 
 /* Kills the workers (or, with all_kinds, all processes) that still run after a deadline of the
  * shutdown, and logs each with the reason. The supervisor does not kill one twice. */
-static void kill_remaining_processes(struct supervisor *supervisor, bool all_kinds, const char *reason,
+static void kill_remaining_processes(struct supervisor *supervisor, bool kills_all_kinds, const char *reason,
                                      uint64_t now_ns)
 {
     for (uint32_t i = 0; i < supervisor->child_count; i++) {
         struct child *child = &supervisor->children[i];
-        if (child->pid == 0 || (child->order == ORDER_STOP && child->order_signal == SIGKILL) ||
-            (!all_kinds && get_child_kind(supervisor, child) != SHM_KIND_WORKER))
+        if (child->pid == 0 || (child->order == ORDER_STOP && child->ordered_signal == SIGKILL) ||
+            (!kills_all_kinds && get_child_kind(supervisor, child) != SHM_KIND_WORKER))
             continue;
         base_log_warning("kill process=\"%s\" pid=%d reason=\"%s\"", child->name, (int)child->pid, reason);
         child_kill(child, ORDER_STOP, SIGKILL, now_ns);
@@ -178,9 +179,9 @@ static void kill_remaining_processes(struct supervisor *supervisor, bool all_kin
 void phase_stop_now(struct supervisor *supervisor)
 {
     uint64_t now_ns = shm_now_ns();
-    if (now_ns - supervisor->stop_ns < SAME_ORDER_NS)
+    if (now_ns - supervisor->stopping_since_ns < SAME_ORDER_NS)
         return;
-    supervisor->drain_deadline = supervisor->final_deadline = now_ns;
+    supervisor->drain_deadline_ns = supervisor->final_deadline_ns = now_ns;
     kill_remaining_processes(supervisor, true, "asked to stop at once", now_ns);
 }
 
@@ -188,8 +189,9 @@ void phase_stop_now(struct supervisor *supervisor)
  * source's producer, which unlocks the events in flight. */
 static bool have_workers_exited(const struct supervisor *supervisor, const struct shm_source *source)
 {
-    for (uint32_t s = 0; s < source->stage_count; s++) {
-        const struct shm_stage *stage = segment_stage(&supervisor->segment, source->first_stage + s);
+    for (uint32_t stage_index = 0; stage_index < source->stage_count; stage_index++) {
+        const struct shm_stage *stage =
+            segment_stage(&supervisor->segment, source->first_stage + stage_index);
         for (uint32_t i = 0; i < stage->concurrency; i++)
             if (supervisor->children[stage->first_slot + i].pid != 0)
                 return false;
@@ -216,12 +218,12 @@ void phase_wake_after_exit(struct supervisor *supervisor)
 
 /* Whether every source has ended; in a drain it is enough that the producer has no more events to claim
  * or fetch. The supervisor then stops the instance. */
-static bool have_sources_ended(const struct supervisor *supervisor, bool draining)
+static bool have_sources_ended(const struct supervisor *supervisor, bool is_draining)
 {
     for (uint32_t i = 0; i < supervisor->segment.header->source_count; i++) {
         const struct shm_source *source = segment_source(&supervisor->segment, i);
-        bool drained = draining && supervisor->children[source->producer_slot].drained;
-        if (!drained && atomic_load(&source->ended) == 0)
+        bool has_drained = is_draining && supervisor->children[source->producer_slot].has_drained;
+        if (!has_drained && atomic_load(&source->ended) == 0)
             return false;
     }
     return true;
@@ -231,11 +233,11 @@ static bool have_sources_ended(const struct supervisor *supervisor, bool drainin
  * READY_TIMEOUT_NS. The supervisor calls it in each turn until then. */
 static void report_ready(struct supervisor *supervisor, uint64_t now_ns)
 {
-    bool may_wait = now_ns - supervisor->running_ns < READY_TIMEOUT_NS;
-    for (uint32_t i = 0; may_wait && i < supervisor->child_count; i++)
+    bool may_still_wait = now_ns - supervisor->running_since_ns < READY_TIMEOUT_NS;
+    for (uint32_t i = 0; may_still_wait && i < supervisor->child_count; i++)
         if (!supervisor->children[i].was_ready_or_failed)
             return;
-    supervisor->ready_reported = true;
+    supervisor->is_ready_reported = true;
     base_log_info("ready processes=%" PRIu32, supervisor->child_count);
     notify_send(&supervisor->notify, "READY=1\nMAINPID=%d", (int)supervisor->pid);
 }
@@ -245,15 +247,15 @@ static void report_ready(struct supervisor *supervisor, uint64_t now_ns)
 static uint64_t enforce_stop_deadlines(struct supervisor *supervisor, uint64_t now_ns)
 {
     static const char too_late[] = "it did not stop in time";
-    if (now_ns >= supervisor->final_deadline) {
+    if (now_ns >= supervisor->final_deadline_ns) {
         kill_remaining_processes(supervisor, true, too_late, now_ns);
-        return supervisor->final_deadline + GIVE_UP_NS;
+        return supervisor->final_deadline_ns + GIVE_UP_NS;
     }
-    if (now_ns >= supervisor->drain_deadline) {
+    if (now_ns >= supervisor->drain_deadline_ns) {
         kill_remaining_processes(supervisor, false, too_late, now_ns);
-        return supervisor->final_deadline;
+        return supervisor->final_deadline_ns;
     }
-    return supervisor->drain_deadline;
+    return supervisor->drain_deadline_ns;
 }
 
 /* Reports readiness, stops the instance when its sources have ended, and kills processes that miss the
@@ -262,7 +264,7 @@ static uint64_t enforce_stop_deadlines(struct supervisor *supervisor, uint64_t n
 uint64_t phase_run_timers(struct supervisor *supervisor, uint64_t now_ns)
 {
     uint32_t phase = supervisor_phase(supervisor);
-    if (!supervisor->ready_reported && phase == SHM_PHASE_RUNNING)
+    if (!supervisor->is_ready_reported && phase == SHM_PHASE_RUNNING)
         report_ready(supervisor, now_ns);
     bool ends_with_sources =
         phase == SHM_PHASE_DRAINING || (phase == SHM_PHASE_RUNNING && supervisor->until_end);
@@ -280,13 +282,13 @@ bool phase_is_over(struct supervisor *supervisor)
 {
     if (supervisor_phase(supervisor) < SHM_PHASE_STOPPING)
         return false;
-    bool processes_left = supervisor->orphans_pending;
+    bool are_processes_left = supervisor->may_have_orphans;
     for (uint32_t i = 0; i < supervisor->child_count; i++)
-        processes_left |= supervisor->children[i].pid != 0;
-    if (processes_left && shm_now_ns() >= supervisor->final_deadline + GIVE_UP_NS) {
+        are_processes_left |= supervisor->children[i].pid != 0;
+    if (are_processes_left && shm_now_ns() >= supervisor->final_deadline_ns + GIVE_UP_NS) {
         phase_fail(supervisor, EP_ESYSTEM,
                    "a process did not exit when it was killed: is it stuck in the kernel?");
-        processes_left = false;
+        are_processes_left = false;
     }
-    return !processes_left;
+    return !are_processes_left;
 }

@@ -78,10 +78,10 @@ void plan_close(struct plan *plan)
 /* Raises the limit of open files to `count` and 64 more, because the supervisor needs a pipe for each
  * process. It calls this at its start. Returns 0, or EP_ESYSTEM with a message that says which limit to
  * raise. */
-int plan_raise_file_limit(uint32_t count, struct error *error)
+int plan_raise_file_limit(uint32_t descriptor_count, struct error *error)
 {
     struct rlimit limit;
-    rlim_t wanted_files = (rlim_t)count + OTHER_DESCRIPTORS;
+    rlim_t wanted_files = (rlim_t)descriptor_count + OTHER_DESCRIPTORS;
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted_files)
         return 0; /* RLIM_INFINITY is the largest value */
     limit.rlim_cur = wanted_files;

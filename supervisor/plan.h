@@ -17,6 +17,6 @@ int plan_open(struct plan *plan, const struct config *config);
 void plan_close(struct plan *plan);
 
 /* Raises the limit of open files to `count` and a few more. 0, or EP_ESYSTEM with a message. */
-int plan_raise_file_limit(uint32_t count, struct error *error);
+int plan_raise_file_limit(uint32_t descriptor_count, struct error *error);
 
 #endif

@@ -72,12 +72,12 @@ static uint32_t mark_tickets_orphaned(struct supervisor *supervisor, struct chil
 /* Puts events of this source that wait for a stage, but are in no ring, into the stage's ring, as far
  * as there is room. The supervisor calls it after an exit, and in a turn if a ring was full. Without it
  * these events would wait for ever. */
-void recover_requeue(struct supervisor *supervisor, uint32_t source)
+void recover_requeue(struct supervisor *supervisor, uint32_t source_index)
 {
-    bool requeue_again = false;
-    struct shm_source *shared_source = segment_source(&supervisor->segment, source);
-    uint32_t requeued_count = ticket_requeue_lost(&supervisor->segment, shared_source, &requeue_again);
-    supervisor->requeue_pending[source] = requeue_again;
+    bool must_requeue_again = false;
+    struct shm_source *shared_source = segment_source(&supervisor->segment, source_index);
+    uint32_t requeued_count = ticket_requeue_lost(&supervisor->segment, shared_source, &must_requeue_again);
+    supervisor->requeue_pending[source_index] = must_requeue_again;
     if (requeued_count > 0) {
         base_log_info("requeue source=%s events=%" PRIu32, shared_source->id, requeued_count);
         wake_source(&supervisor->segment, shared_source);
@@ -181,24 +181,24 @@ static void recover_child(struct supervisor *supervisor, struct child *child, in
     const struct restart_life life = {
         .born_ns = child->born_ns,
         .now_ns = shm_now_ns(),
-        .ready = child->ready,
+        .ready = child->is_ready,
         .made_progress = child_made_progress(supervisor, child),
         .requested = child->order == ORDER_RESTART,
-        .gave_up = WIFEXITED(status) && WEXITSTATUS(status) == CHILD_STORE,
-        .event_suspect = cause.ticket != SHM_NO_TICKET && cause.kind != SHM_CAUSE_NONE &&
-                         atomic_load(&slot->event_crashes) > 0,
+        .gave_up_over_store = WIFEXITED(status) && WEXITSTATUS(status) == CHILD_STORE,
+        .is_event_suspect = cause.ticket != SHM_NO_TICKET && cause.kind != SHM_CAUSE_NONE &&
+                            atomic_load(&slot->event_crashes) > 0,
     };
     pause_pipelining(supervisor, slot, &cause); /* before its events are sent again */
     recover_events(supervisor, child, &cause);
     child->pid = 0;
-    child->ready = false;
+    child->is_ready = false;
     child->was_ready_or_failed |= !cause.clean;
     clear_process_group(supervisor, child);
-    supervisor->orphans_pending = true;
+    supervisor->may_have_orphans = true;
     atomic_fetch_add(&supervisor->segment.header->recoveries, 1);
-    bool store_unprepared =
+    bool is_store_unprepared =
         slot->kind == SHM_KIND_KEEPER && atomic_load(&supervisor->segment.header->prepared) == 0;
-    if (store_unprepared && WIFEXITED(status) && WEXITSTATUS(status) == CHILD_STORE)
+    if (is_store_unprepared && WIFEXITED(status) && WEXITSTATUS(status) == CHILD_STORE)
         phase_fail(supervisor, EP_ESTORE, cause.message);
     recover_slot(supervisor, child, &life);
 }
@@ -212,12 +212,12 @@ void recover_slot(struct supervisor *supervisor, struct child *child, const stru
     if (supervisor_phase(supervisor) >= SHM_PHASE_STOPPING) {
         slot_clear(slot, SHM_SLOT_EMPTY);
     } else {
-        uint64_t longest_ms = OTHER_RESTART_MAX_MS;
+        uint64_t longest_pause_ms = OTHER_RESTART_MAX_MS;
         if (is_worker)
-            longest_ms = supervisor->config->sources[slot->source]
-                             .stages[segment_stage(&supervisor->segment, slot->stage)->position]
-                             .restart_max_backoff_ms;
-        uint64_t pause_ms = restart_after_exit(&child->restart, life, longest_ms);
+            longest_pause_ms = supervisor->config->sources[slot->source]
+                                   .stages[segment_stage(&supervisor->segment, slot->stage)->position]
+                                   .restart_max_backoff_ms;
+        uint64_t pause_ms = restart_after_exit(&child->restart, life, longest_pause_ms);
         child->restart_ns = life->now_ns + pause_ms * SUPERVISOR_MS_NS;
         slot_clear(slot, SHM_SLOT_BACKOFF);
         atomic_store(&slot->restart_at_ns, child->restart_ns);
@@ -249,8 +249,8 @@ void recover_children(struct supervisor *supervisor)
         if (child != NULL)
             recover_child(supervisor, child, status);
         else
-            supervisor->orphans_pending = true; /* an orphan, which may have left orphans in turn */
+            supervisor->may_have_orphans = true; /* an orphan, which may have left orphans in turn */
     }
-    if (supervisor->orphans_pending)
-        supervisor->orphans_pending = orphan_kill(supervisor);
+    if (supervisor->may_have_orphans)
+        supervisor->may_have_orphans = orphan_kill(supervisor);
 }

@@ -17,6 +17,6 @@ void recover_children(struct supervisor *supervisor);
  * child_start when a process could not be started. */
 void recover_slot(struct supervisor *supervisor, struct child *child, const struct restart_life *life);
 /* Puts events that fell out of a ring of this source back into it, as far as there is room. */
-void recover_requeue(struct supervisor *supervisor, uint32_t source);
+void recover_requeue(struct supervisor *supervisor, uint32_t source_index);
 
 #endif

@@ -26,9 +26,9 @@
 void relay_open(struct relay *relay, const char *name, struct relay_limit *limit)
 {
     relay->name = name;
-    relay->limit = limit;
-    relay->used = relay->tail_used = 0;
-    relay->cutting = false;
+    relay->line_limit = limit;
+    relay->line_bytes = relay->tail_bytes = 0;
+    relay->is_line_cut = false;
 }
 
 /* Writes how many lines of a stage were suppressed in the last window of its limit, and starts a new
@@ -37,30 +37,30 @@ void relay_open(struct relay *relay, const char *name, struct relay_limit *limit
 void relay_report_suppressed(struct relay_limit *limit, const char *name, uint64_t now_ns, relay_write *write,
                              void *user)
 {
-    if (limit->window_ns != 0 && now_ns - limit->window_ns < RELAY_WINDOW_NS)
+    if (limit->window_start_ns != 0 && now_ns - limit->window_start_ns < RELAY_WINDOW_NS)
         return;
-    if (limit->suppressed > 0) {
+    if (limit->suppressed_count > 0) {
         char line[RELAY_NAME_BYTES + 64];
-        snprintf(line, sizeof line, "%s: suppressed lines=%" PRIu32, name, limit->suppressed);
+        snprintf(line, sizeof line, "%s: suppressed lines=%" PRIu32, name, limit->suppressed_count);
         write(EP_LOG_WARNING, line, user);
     }
-    limit->window_ns = 0;
-    limit->lines = limit->suppressed = 0;
+    limit->window_start_ns = 0;
+    limit->line_count = limit->suppressed_count = 0;
 }
 
 /* Counts one line that a stage has printed against the stage's limit of log lines. Returns false if the
  * limit is reached and the supervisor must not log the line. */
 static bool count_printed_line(struct relay *relay, uint64_t now_ns, relay_write *write, void *user)
 {
-    struct relay_limit *limit = relay->limit;
+    struct relay_limit *limit = relay->line_limit;
     relay_report_suppressed(limit, relay->name, now_ns, write, user);
-    if (limit->window_ns == 0)
-        limit->window_ns = now_ns;
-    if (limit->lines >= RELAY_BURST) {
-        limit->suppressed++;
+    if (limit->window_start_ns == 0)
+        limit->window_start_ns = now_ns;
+    if (limit->line_count >= RELAY_BURST) {
+        limit->suppressed_count++;
         return false;
     }
-    limit->lines++;
+    limit->line_count++;
     return true;
 }
 
@@ -74,15 +74,15 @@ static void keep_last_output(struct relay *relay, const char *line, size_t bytes
         bytes = (size_t)(line_end - line);
     }
     size_t dropped_bytes = 0;
-    while (relay->tail_used - dropped_bytes + bytes + 1 > RELAY_TAIL_BYTES) {
-        const char *line_end = memchr(relay->tail + dropped_bytes, '\n', relay->tail_used - dropped_bytes);
+    while (relay->tail_bytes - dropped_bytes + bytes + 1 > RELAY_TAIL_BYTES) {
+        const char *line_end = memchr(relay->tail + dropped_bytes, '\n', relay->tail_bytes - dropped_bytes);
         dropped_bytes = (size_t)(line_end - relay->tail) + 1;
     }
-    memmove(relay->tail, relay->tail + dropped_bytes, relay->tail_used - dropped_bytes);
-    relay->tail_used -= dropped_bytes;
-    memcpy(relay->tail + relay->tail_used, line, bytes);
-    relay->tail[relay->tail_used + bytes] = '\n';
-    relay->tail_used += bytes + 1;
+    memmove(relay->tail, relay->tail + dropped_bytes, relay->tail_bytes - dropped_bytes);
+    relay->tail_bytes -= dropped_bytes;
+    memcpy(relay->tail + relay->tail_bytes, line, bytes);
+    relay->tail[relay->tail_bytes + bytes] = '\n';
+    relay->tail_bytes += bytes + 1;
 }
 
 /* Writes a line of a child's own log (the mark, then "<N>name: text") to the supervisor's log as it is.
@@ -99,10 +99,10 @@ static bool pass_own_log_line(const char *line, relay_write *write, void *user)
  * process before it. Blank lines are dropped, and lines beyond the stage's limit are only counted. */
 static void write_collected_line(struct relay *relay, uint64_t now_ns, relay_write *write, void *user)
 {
-    size_t bytes = relay->used;
-    bool was_cut = relay->cutting;
-    relay->used = 0;
-    relay->cutting = false;
+    size_t bytes = relay->line_bytes;
+    bool was_cut = relay->is_line_cut;
+    relay->line_bytes = 0;
+    relay->is_line_cut = false;
     while (bytes > 0 && (relay->line[bytes - 1] == '\r' || relay->line[bytes - 1] == ' '))
         bytes--;
     for (size_t i = 0; i < bytes; i++) /* a zero byte would end the text for all later readers */
@@ -124,63 +124,64 @@ static void write_collected_line(struct relay *relay, uint64_t now_ns, relay_wri
 /* Takes a piece of output that the supervisor has read from a process's pipe: cuts it into lines,
  * writes the complete ones to the log and keeps the last incomplete one. A line that is too long is cut
  * and marked. */
-void relay_feed(struct relay *relay, const char *bytes, size_t count, uint64_t now_ns, relay_write *write,
-                void *user)
+void relay_feed(struct relay *relay, const char *output, size_t output_bytes, uint64_t now_ns,
+                relay_write *write, void *user)
 {
-    while (count > 0) {
-        const char *line_end = memchr(bytes, '\n', count);
-        size_t piece_bytes = line_end != NULL ? (size_t)(line_end - bytes) : count;
-        size_t free_bytes = RELAY_LINE_BYTES - 1 - relay->used;
+    while (output_bytes > 0) {
+        const char *line_end = memchr(output, '\n', output_bytes);
+        size_t piece_bytes = line_end != NULL ? (size_t)(line_end - output) : output_bytes;
+        size_t free_bytes = RELAY_LINE_BYTES - 1 - relay->line_bytes;
         if (piece_bytes > free_bytes)
-            relay->cutting = true;
-        memcpy(relay->line + relay->used, bytes, piece_bytes < free_bytes ? piece_bytes : free_bytes);
-        relay->used += piece_bytes < free_bytes ? piece_bytes : free_bytes;
+            relay->is_line_cut = true;
+        memcpy(relay->line + relay->line_bytes, output, piece_bytes < free_bytes ? piece_bytes : free_bytes);
+        relay->line_bytes += piece_bytes < free_bytes ? piece_bytes : free_bytes;
         if (line_end == NULL)
             return;
         write_collected_line(relay, now_ns, write, user);
-        bytes += piece_bytes + 1;
-        count -= piece_bytes + 1;
+        output += piece_bytes + 1;
+        output_bytes -= piece_bytes + 1;
     }
 }
 
 void relay_end(struct relay *relay, uint64_t now_ns, relay_write *write, void *user)
 {
-    if (relay->used > 0)
+    if (relay->line_bytes > 0)
         write_collected_line(relay, now_ns, write, user);
 }
 
 /* Copies the last lines that a process printed, oldest first, joined by " | ": whole lines as far as
  * they fit, otherwise the end of the last one. Empty if it printed nothing. The supervisor calls it for
  * its message about a crash. */
-void relay_last_output(const struct relay *relay, char *buffer, size_t size)
+void relay_last_output(const struct relay *relay, char *buffer, size_t buffer_bytes)
 {
     /* Each line feed but the last becomes " | ": count backwards how many whole lines fit. */
-    size_t end_at = relay->tail_used > 0 ? relay->tail_used - 1 : 0; /* without its last line feed */
-    size_t start_at = end_at, output_bytes = 0;
-    for (size_t at = end_at; at > 0; at--) {
-        output_bytes += relay->tail[at - 1] == '\n' ? 3 : 1;
-        if (output_bytes > size - 1)
+    size_t end_offset = relay->tail_bytes > 0 ? relay->tail_bytes - 1 : 0; /* without its last line feed */
+    size_t start_offset = end_offset, joined_bytes = 0;
+    for (size_t offset = end_offset; offset > 0; offset--) {
+        joined_bytes += relay->tail[offset - 1] == '\n' ? 3 : 1;
+        if (joined_bytes > buffer_bytes - 1)
             break;
-        if (at == 1 || relay->tail[at - 2] == '\n')
-            start_at = at - 1;
+        if (offset == 1 || relay->tail[offset - 2] == '\n')
+            start_offset = offset - 1;
     }
-    if (start_at == end_at &&
-        end_at > 0) { /* not one whole line fits: keep the end of the last, which says most */
-        size_t kept_bytes = size - 1 < end_at ? size - 1 : end_at;
-        start_at = end_at - kept_bytes;
-        const char *line = memrchr(relay->tail, '\n', end_at);
-        if (line != NULL && start_at < (size_t)(line + 1 - relay->tail))
-            start_at = (size_t)(line + 1 - relay->tail);
-        start_at = (size_t)(base_utf8_find_start(relay->tail + start_at, relay->tail + end_at) - relay->tail);
+    if (start_offset == end_offset &&
+        end_offset > 0) { /* not one whole line fits: keep the end of the last, which says most */
+        size_t kept_bytes = buffer_bytes - 1 < end_offset ? buffer_bytes - 1 : end_offset;
+        start_offset = end_offset - kept_bytes;
+        const char *line = memrchr(relay->tail, '\n', end_offset);
+        if (line != NULL && start_offset < (size_t)(line + 1 - relay->tail))
+            start_offset = (size_t)(line + 1 - relay->tail);
+        start_offset =
+            (size_t)(base_utf8_start(relay->tail + start_offset, relay->tail + end_offset) - relay->tail);
     }
-    size_t used_bytes = 0;
-    for (size_t at = start_at; at < end_at; at++) {
-        if (relay->tail[at] == '\n') {
-            memcpy(buffer + used_bytes, " | ", 3);
-            used_bytes += 3;
+    size_t written_bytes = 0;
+    for (size_t offset = start_offset; offset < end_offset; offset++) {
+        if (relay->tail[offset] == '\n') {
+            memcpy(buffer + written_bytes, " | ", 3);
+            written_bytes += 3;
         } else {
-            buffer[used_bytes++] = relay->tail[at];
+            buffer[written_bytes++] = relay->tail[offset];
         }
     }
-    buffer[used_bytes] = '\0';
+    buffer[written_bytes] = '\0';
 }

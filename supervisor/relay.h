@@ -23,29 +23,29 @@ typedef void relay_write(enum ep_severity severity, const char *line, void *user
 
 /* The limit of log lines, shared by all processes of a stage. Starts as all zero. */
 struct relay_limit {
-    uint64_t window_ns; /* when the window began, 0 = none yet */
-    uint32_t lines, suppressed;
+    uint64_t window_start_ns; /* when the window began, 0 = none yet */
+    uint32_t line_count, suppressed_count;
 };
 
 /* The output of one process. */
 struct relay {
-    const char *name;          /* "quakes/locate[3]"; borrowed for the relay's life */
-    struct relay_limit *limit; /* borrowed */
-    size_t used, tail_used;
-    bool cutting; /* the line is too long: its rest is dropped */
+    const char *name;               /* "quakes/locate[3]"; borrowed for the relay's life */
+    struct relay_limit *line_limit; /* borrowed */
+    size_t line_bytes, tail_bytes;
+    bool is_line_cut; /* the line is too long: its rest is dropped */
     char line[RELAY_LINE_BYTES];
     char tail[RELAY_TAIL_BYTES]; /* the last lines it printed, each with its line feed */
 };
 
 void relay_open(struct relay *relay, const char *name, struct relay_limit *limit);
-/* Takes `count` bytes of output and writes each line that they complete. */
-void relay_feed(struct relay *relay, const char *bytes, size_t count, uint64_t now_ns, relay_write *write,
-                void *user);
+/* Takes `output_bytes` bytes of output and writes each line that they complete. */
+void relay_feed(struct relay *relay, const char *output, size_t output_bytes, uint64_t now_ns,
+                relay_write *write, void *user);
 /* Writes the last line of an exited process, if it had no line feed. */
 void relay_end(struct relay *relay, uint64_t now_ns, relay_write *write, void *user);
 /* Copies the last lines: whole ones if they fit, oldest first, joined by " | ". Empty if it printed
  * nothing. */
-void relay_last_output(const struct relay *relay, char *buffer, size_t size);
+void relay_last_output(const struct relay *relay, char *buffer, size_t buffer_bytes);
 /* Once the window is over, writes how many lines it suppressed, under this process's name. */
 void relay_report_suppressed(struct relay_limit *limit, const char *name, uint64_t now_ns, relay_write *write,
                              void *user);

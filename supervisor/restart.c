@@ -34,7 +34,7 @@ static uint64_t choose_pause_ms(uint32_t level, uint64_t longest_ms)
 
 static bool was_useful(const struct restart_life *life)
 {
-    return (life->made_progress && !life->gave_up) ||
+    return (life->made_progress && !life->gave_up_over_store) ||
            (life->ready && life->now_ns - life->born_ns >= STABLE_NS);
 }
 
@@ -45,12 +45,12 @@ uint64_t restart_after_exit(struct restart *restart, const struct restart_life *
 {
     if (life->requested)
         return 0;
-    if (life->gave_up)
+    if (life->gave_up_over_store)
         restart->level += restart->level_before_reset;
     restart->level_before_reset = 0;
     if (was_useful(life))
         restart->level = 0;
-    if (life->event_suspect)
+    if (life->is_event_suspect)
         return choose_pause_ms(restart->level > 0 ? restart->level - 1 : 0, longest_ms);
     uint64_t pause_ms = choose_pause_ms(restart->level, longest_ms);
     if (restart->level < LEVEL_MAX)

@@ -15,11 +15,11 @@ struct restart {
 /* What the policy must know of one process. */
 struct restart_life {
     uint64_t born_ns, now_ns;
-    bool ready;         /* it reported that it was ready */
-    bool made_progress; /* it answered at least one call */
-    bool requested;     /* an operator asked for the restart */
-    bool gave_up;       /* it exited over a damaged store: the next process will do the same */
-    bool event_suspect; /* it crashed on an event that has crashed here before */
+    bool ready;              /* it reported that it was ready */
+    bool made_progress;      /* it answered at least one call */
+    bool requested;          /* an operator asked for the restart */
+    bool gave_up_over_store; /* it exited over a damaged store: the next process will do the same */
+    bool is_event_suspect;   /* it crashed on an event that has crashed here before */
 };
 
 /* After an exit: how many milliseconds to wait before the next start, 0 = none, at most longest_ms. */

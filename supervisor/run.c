@@ -98,25 +98,28 @@ int supervisor_fork(const struct supervisor_options *options, pid_t *pid, int *r
  * */
 int supervisor_wait(pid_t pid, int result_fd, struct error *error)
 {
-    int status;
-    pid_t waited;
+    int wait_status;
+    pid_t waited_pid;
     do
-        waited = waitpid(pid, &status, 0);
-    while (waited < 0 && errno == EINTR);
+        waited_pid = waitpid(pid, &wait_status, 0);
+    while (waited_pid < 0 && errno == EINTR);
     /* Its children may hold the other end a moment longer, so do not wait for the end of the pipe. */
-    struct error reported;
+    struct error reported_error;
     fcntl(result_fd, F_SETFL, O_NONBLOCK);
-    ssize_t read_bytes = read(result_fd, &reported, sizeof reported);
+    ssize_t read_bytes = read(result_fd, &reported_error, sizeof reported_error);
     close(result_fd);
-    if (read_bytes == (ssize_t)sizeof reported)
-        return reported.code == 0 ? 0 : base_error_set(error, reported.code, "%s", reported.message);
-    if (waited < 0)
+    if (read_bytes == (ssize_t)sizeof reported_error)
+        return reported_error.code == 0
+                   ? 0
+                   : base_error_set(error, reported_error.code, "%s", reported_error.message);
+    if (waited_pid < 0)
         return base_error_set(error, EP_ESYSTEM,
                               "cannot wait for the supervisor (has the program reaped it?): %s",
                               strerror(errno));
-    if (WIFSIGNALED(status))
-        return base_error_set(error, EP_ESYSTEM, "the supervisor was killed by signal %d", WTERMSIG(status));
+    if (WIFSIGNALED(wait_status))
+        return base_error_set(error, EP_ESYSTEM, "the supervisor was killed by signal %d",
+                              WTERMSIG(wait_status));
     return base_error_set(error, EP_ESYSTEM,
                           "the supervisor exited without a result, exit code %d: see its log",
-                          WEXITSTATUS(status));
+                          WEXITSTATUS(wait_status));
 }

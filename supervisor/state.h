@@ -29,31 +29,32 @@ struct supervisor {
     bool daemon, until_end; /* as in struct supervisor_options */
     pid_t pid;
     struct segment segment;
-    uint32_t crash_backlog; /* how many crashes the segment took over from a killed supervisor */
-    struct child *children; /* by slot */
+    uint32_t crash_backlog_count; /* how many crashes the segment took over from a killed supervisor */
+    struct child *children;       /* by slot */
     uint32_t child_count;
-    struct relay_limit *limits; /* one per stage, then one per source for its producer, then the keeper's */
-    bool *requeue_pending;      /* per source: events wait for room in a ring */
+    struct relay_limit
+        *line_limits;      /* one per stage, then one per source for its producer, then the keeper's */
+    bool *requeue_pending; /* per source: events wait for room in a ring */
 
-    int epoll_fd, signal_fd, notice_read, notice_write, activity_fd, lock_fd;
+    int epoll_fd, signal_fd, notice_read_fd, notice_write_fd, activity_fd, lock_fd;
     int keeper_fd; /* our end of the keeper's socket pair, -1 = no keeper */
     int listen_fd;
-    bool accept_paused;         /* listen_fd is not watched until the next turn */
-    bool accept_pause_reported; /* logged; cleared when a connection is accepted again */
+    bool is_accept_paused;         /* listen_fd is not watched until the next turn */
+    bool is_accept_pause_reported; /* logged; cleared when a connection is accepted again */
     struct client clients[SUPERVISOR_CLIENTS];
     struct notify notify;
     sigset_t old_mask;                    /* the caller's, restored at the end */
     struct sigaction old_pipe, old_child; /* likewise */
 
-    bool orphans_pending;    /* orphans of exited processes may still run */
-    bool ready_reported;     /* the service manager has received READY=1 */
-    uint64_t turn_ns;        /* when the next turn is due */
-    uint64_t running_ns;     /* when all children were started, 0 = not yet */
-    char status[128];        /* the last STATUS= sent to the service manager */
-    uint64_t stop_ns;        /* STOPPING: since when */
-    uint64_t drain_deadline; /* STOPPING: when workers are killed; SUPERVISOR_NEVER otherwise */
-    uint64_t final_deadline; /* STOPPING: when all processes are killed; SUPERVISOR_NEVER otherwise */
-    struct error failure;    /* why the instance failed; code 0 = it stops cleanly */
+    bool may_have_orphans;      /* orphans of exited processes may still run */
+    bool is_ready_reported;     /* the service manager has received READY=1 */
+    uint64_t next_turn_ns;      /* when the next turn is due */
+    uint64_t running_since_ns;  /* when all children were started, 0 = not yet */
+    char status[128];           /* the last STATUS= sent to the service manager */
+    uint64_t stopping_since_ns; /* STOPPING: since when */
+    uint64_t drain_deadline_ns; /* STOPPING: when workers are killed; SUPERVISOR_NEVER otherwise */
+    uint64_t final_deadline_ns; /* STOPPING: when all processes are killed; SUPERVISOR_NEVER otherwise */
+    struct error failure;       /* why the instance failed; code 0 = it stops cleanly */
 };
 
 /* What a descriptor that the loop watches stands for. */

@@ -42,7 +42,7 @@
 
 #define HOLD_WAIT_MS 15000        /* for the lock of an instance that is stopping */
 #define OUTPUT_AT_ONCE (64 << 10) /* read from one child before the others are served */
-#define EVENTS 64
+#define EVENTS_AT_ONCE 64
 #define NAME_ATTEMPTS 50
 #define NAME_PAUSE_NS 20000000L
 
@@ -80,17 +80,17 @@ static struct store_options make_store_options(const struct config *config)
  * notifications. Returns 0 or -errno; supervisor_close closes what was opened. */
 static int open_descriptors(struct supervisor *supervisor)
 {
-    int notices[2];
+    int notice_pipe[2];
     if (signal_open(supervisor) != 0 || (supervisor->epoll_fd = epoll_create1(EPOLL_CLOEXEC)) < 0 ||
         (supervisor->activity_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) < 0 ||
-        pipe2(notices, O_CLOEXEC) != 0)
+        pipe2(notice_pipe, O_CLOEXEC) != 0)
         return -errno;
-    supervisor->notice_read = notices[0];
-    supervisor->notice_write = notices[1];
-    if (fcntl(notices[0], F_SETFL, O_NONBLOCK) != 0)
+    supervisor->notice_read_fd = notice_pipe[0];
+    supervisor->notice_write_fd = notice_pipe[1];
+    if (fcntl(notice_pipe[0], F_SETFL, O_NONBLOCK) != 0)
         return -errno;
     int result = supervisor_watch_fd(supervisor, supervisor->signal_fd, EVENT_SIGNAL, 0);
-    return result != 0 ? result : supervisor_watch_fd(supervisor, notices[0], EVENT_NOTICE, 0);
+    return result != 0 ? result : supervisor_watch_fd(supervisor, notice_pipe[0], EVENT_NOTICE, 0);
 }
 
 /* Returns 0 if no supervisor of this instance name runs; otherwise EP_EBUSY, with a message that names
@@ -98,8 +98,8 @@ static int open_descriptors(struct supervisor *supervisor)
  * one has another store. */
 static int check_name_is_free(const struct config *config, struct error *error)
 {
-    struct segment other;
-    int attach_error = segment_attach(config->instance, &other), result = 0, holder_pid;
+    struct segment other_segment;
+    int attach_error = segment_attach(config->instance, &other_segment), result = 0, holder_pid;
     if (attach_error != 0 && !segment_is_held(config->instance, &holder_pid))
         return 0; /* no segment, or one without a supervisor */
     if (attach_error != 0)
@@ -110,12 +110,12 @@ static int check_name_is_free(const struct config *config, struct error *error)
                               attach_error == -EPROTO   ? "another version of eventpipe"
                               : attach_error == -EAGAIN ? "which is starting"
                                                         : "whose shared memory cannot be read");
-    if (segment_owner_lives(&other))
+    if (segment_owner_lives(&other_segment))
         result = base_error_set(
             error, EP_EBUSY,
             "an instance named %s runs already (process %d, storage %s): give this one another name",
-            config->instance, (int)other.header->supervisor_pid, other.header->store_url);
-    segment_close(&other);
+            config->instance, (int)other_segment.header->supervisor_pid, other_segment.header->store_url);
+    segment_close(&other_segment);
     return result;
 }
 
@@ -162,7 +162,7 @@ static int open_segment(struct supervisor *supervisor, struct error *error)
         return base_error_set(error, EP_ESYSTEM, "cannot create the shared memory /eventpipe-%s: %s",
                               config->instance, strerror(-result));
     crash_backlog_add(&supervisor->segment, &backlog);
-    supervisor->crash_backlog = backlog.count;
+    supervisor->crash_backlog_count = backlog.count;
     shm_clock_follow(supervisor->segment.header);
     return 0;
 }
@@ -172,23 +172,24 @@ static int open_segment(struct supervisor *supervisor, struct error *error)
 static int prepare_children(struct supervisor *supervisor, struct error *error)
 {
     const struct shm_header *header = supervisor->segment.header;
-    uint32_t limit_count = header->stage_count + header->source_count + 1;
+    uint32_t line_limit_count = header->stage_count + header->source_count + 1;
     supervisor->children = calloc(header->slot_count, sizeof *supervisor->children);
-    supervisor->limits = calloc(limit_count, sizeof *supervisor->limits);
+    supervisor->line_limits = calloc(line_limit_count, sizeof *supervisor->line_limits);
     supervisor->requeue_pending = calloc(header->source_count + 1, sizeof *supervisor->requeue_pending);
-    if (supervisor->children == NULL || supervisor->limits == NULL || supervisor->requeue_pending == NULL)
+    if (supervisor->children == NULL || supervisor->line_limits == NULL ||
+        supervisor->requeue_pending == NULL)
         return base_error_set(error, EP_ENOMEM, "out of memory for %u processes", header->slot_count);
     supervisor->child_count = header->slot_count;
     for (uint32_t i = 0; i < header->slot_count; i++) {
         struct child *child = &supervisor->children[i];
         const struct shm_slot *slot = segment_slot(&supervisor->segment, i);
-        uint32_t limit_index = slot->kind == SHM_KIND_WORKER     ? slot->stage
-                               : slot->kind == SHM_KIND_PRODUCER ? header->stage_count + slot->source
-                                                                 : limit_count - 1;
+        uint32_t line_limit_index = slot->kind == SHM_KIND_WORKER     ? slot->stage
+                                    : slot->kind == SHM_KIND_PRODUCER ? header->stage_count + slot->source
+                                                                      : line_limit_count - 1;
         child->slot = i;
         child->output_fd = -1;
         child->restart_ns = SUPERVISOR_NEVER;
-        child->limit = &supervisor->limits[limit_index];
+        child->line_limit = &supervisor->line_limits[line_limit_index];
         child_set_name(supervisor, child);
     }
     return plan_raise_file_limit(header->slot_count + SUPERVISOR_CLIENTS, error);
@@ -209,15 +210,15 @@ static int supervisor_open(struct supervisor *supervisor, const struct superviso
         .segment.fd = -1,
         .epoll_fd = -1,
         .signal_fd = -1,
-        .notice_read = -1,
-        .notice_write = -1,
+        .notice_read_fd = -1,
+        .notice_write_fd = -1,
         .activity_fd = -1,
         .lock_fd = -1,
         .keeper_fd = -1,
         .listen_fd = -1,
         .notify.fd = -1,
-        .drain_deadline = SUPERVISOR_NEVER,
-        .final_deadline = SUPERVISOR_NEVER,
+        .drain_deadline_ns = SUPERVISOR_NEVER,
+        .final_deadline_ns = SUPERVISOR_NEVER,
     };
     for (uint32_t i = 0; i < SUPERVISOR_CLIENTS; i++)
         supervisor->clients[i].fd = -1;
@@ -248,7 +249,7 @@ static int supervisor_open(struct supervisor *supervisor, const struct superviso
 static void close_segment(struct supervisor *supervisor)
 {
     atomic_store(&supervisor->segment.header->phase, SHM_PHASE_STOPPED);
-    if (crash_log_stored_end(&supervisor->segment) <= supervisor->crash_backlog)
+    if (crash_log_stored_end(&supervisor->segment) <= supervisor->crash_backlog_count)
         segment_publish(&supervisor->segment);
     else
         segment_unlink(supervisor->config->instance);
@@ -265,8 +266,8 @@ static void supervisor_close(struct supervisor *supervisor)
         close_segment(supervisor);
     control_close(supervisor);
     supervisor_unwatch_fd(supervisor, &supervisor->keeper_fd);
-    supervisor_unwatch_fd(supervisor, &supervisor->notice_read);
-    supervisor_unwatch_fd(supervisor, &supervisor->notice_write);
+    supervisor_unwatch_fd(supervisor, &supervisor->notice_read_fd);
+    supervisor_unwatch_fd(supervisor, &supervisor->notice_write_fd);
     supervisor_unwatch_fd(supervisor, &supervisor->activity_fd);
     if (supervisor->epoll_fd >= 0)
         close(supervisor->epoll_fd);
@@ -279,7 +280,7 @@ static void supervisor_close(struct supervisor *supervisor)
     orphan_disown();
     signal_restore(supervisor);
     free(supervisor->children);
-    free(supervisor->limits);
+    free(supervisor->line_limits);
     free(supervisor->requeue_pending);
 }
 
@@ -328,24 +329,24 @@ static uint64_t run_timers(struct supervisor *supervisor)
 
 /* Returns how many milliseconds the supervisor's loop may wait until this time (monotonic ns), at most
  * 1000. Rounded up, so that the loop does not wake just before the time. */
-static int compute_wait_ms(uint64_t time_ns)
+static int compute_wait_ms(uint64_t until_ns)
 {
     uint64_t now_ns = shm_now_ns();
-    if (time_ns <= now_ns)
+    if (until_ns <= now_ns)
         return 0;
-    uint64_t left_ms = (time_ns - now_ns + SUPERVISOR_MS_NS - 1) / SUPERVISOR_MS_NS;
-    return left_ms < 1000 ? (int)left_ms : 1000;
+    uint64_t remaining_ms = (until_ns - now_ns + SUPERVISOR_MS_NS - 1) / SUPERVISOR_MS_NS;
+    return remaining_ms < 1000 ? (int)remaining_ms : 1000;
 }
 
 /* The supervisor's loop: runs timers and serves descriptors until the instance is stopping and no process
  * is left. */
 static void run_loop(struct supervisor *supervisor)
 {
-    struct epoll_event events[EVENTS];
+    struct epoll_event events[EVENTS_AT_ONCE];
     while (!phase_is_over(supervisor)) {
         uint64_t next_ns = run_timers(supervisor);
-        int count = epoll_wait(supervisor->epoll_fd, events, EVENTS, compute_wait_ms(next_ns));
-        for (int i = 0; i < count; i++)
+        int ready_count = epoll_wait(supervisor->epoll_fd, events, EVENTS_AT_ONCE, compute_wait_ms(next_ns));
+        for (int i = 0; i < ready_count; i++)
             serve_descriptor(supervisor, (enum supervisor_event)(events[i].data.u64 >> 32),
                              (uint32_t)events[i].data.u64);
     }

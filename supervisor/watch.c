@@ -27,40 +27,40 @@
 #define SHORTEST_TURN_NS (100 * SUPERVISOR_MS_NS)
 #define RESTART_TIMEOUT_NS (5000 * SUPERVISOR_MS_NS) /* from SIGTERM to SIGKILL */
 
-static uint64_t earlier_of(uint64_t one, uint64_t other)
+static uint64_t get_earlier(uint64_t first_ns, uint64_t second_ns)
 {
-    return one < other ? one : other;
+    return first_ns < second_ns ? first_ns : second_ns;
 }
 
 /* Returns when the current event of a worker will exceed the stage's timeout (monotonic ns);
- * SUPERVISOR_NEVER = no event, or no timeout. *ticket and *since_ns say which event that is and when it
+ * SUPERVISOR_NEVER = no event, or no timeout. *ticket and *event_start_ns say which event that is and when it
  * began. The supervisor asks in each round of its loop. */
 static uint64_t find_overrun_deadline(const struct supervisor *supervisor, const struct child *child,
-                                      uint32_t *ticket, uint64_t *since_ns)
+                                      uint32_t *ticket, uint64_t *event_start_ns)
 {
     const struct shm_slot *slot = supervisor_slot(supervisor, child);
     if (child->pid == 0 || slot->kind != SHM_KIND_WORKER || child->order != ORDER_NONE)
         return SUPERVISOR_NEVER;
     uint64_t timeout_ms = segment_stage(&supervisor->segment, slot->stage)->timeout_ms;
     *ticket = atomic_load(&slot->ticket);
-    *since_ns = atomic_load(&slot->since_ns);
+    *event_start_ns = atomic_load(&slot->since_ns);
     /* A worker that gives up over its program keeps the current event while it commits the others. */
     if (timeout_ms == 0 || *ticket == SHM_NO_TICKET || atomic_load(&slot->cause_kind) != SHM_CAUSE_NONE)
         return SUPERVISOR_NEVER;
-    return *since_ns + timeout_ms * SUPERVISOR_MS_NS;
+    return *event_start_ns + timeout_ms * SUPERVISOR_MS_NS;
 }
 
 /* Kills a worker whose event has exceeded the stage's timeout, if it still processes this event.
  * watch_kill_overruns calls it in the supervisor. A program of the worker becomes an orphan then, and
  * is killed as one. */
 static void kill_overrunning_worker(struct supervisor *supervisor, struct child *child, uint32_t ticket,
-                                    uint64_t since_ns, uint64_t now_ns)
+                                    uint64_t event_start_ns, uint64_t now_ns)
 {
     const struct shm_slot *slot = supervisor_slot(supervisor, child);
-    if (atomic_load(&slot->ticket) != ticket || atomic_load(&slot->since_ns) != since_ns)
+    if (atomic_load(&slot->ticket) != ticket || atomic_load(&slot->since_ns) != event_start_ns)
         return;
-    child->order_ticket = ticket;
-    child->order_since_ns = since_ns;
+    child->overrun_ticket = ticket;
+    child->overrun_event_start_ns = event_start_ns;
     child_kill(child, ORDER_TIMEOUT, SIGKILL, now_ns);
 }
 
@@ -73,18 +73,18 @@ uint64_t watch_kill_overruns(struct supervisor *supervisor, uint64_t now_ns)
     for (uint32_t i = 0; i < supervisor->child_count; i++) {
         struct child *child = &supervisor->children[i];
         uint32_t ticket = SHM_NO_TICKET;
-        uint64_t since_ns = 0;
-        uint64_t overrun_deadline_ns = find_overrun_deadline(supervisor, child, &ticket, &since_ns);
+        uint64_t event_start_ns = 0;
+        uint64_t overrun_deadline_ns = find_overrun_deadline(supervisor, child, &ticket, &event_start_ns);
         if (overrun_deadline_ns <= now_ns)
-            kill_overrunning_worker(supervisor, child, ticket, since_ns, now_ns);
+            kill_overrunning_worker(supervisor, child, ticket, event_start_ns, now_ns);
         else
-            next_ns = earlier_of(next_ns, overrun_deadline_ns);
-        if (child->pid != 0 && child->order == ORDER_RESTART && child->order_signal != SIGKILL) {
-            uint64_t kill_deadline_ns = child->order_ns + RESTART_TIMEOUT_NS;
+            next_ns = get_earlier(next_ns, overrun_deadline_ns);
+        if (child->pid != 0 && child->order == ORDER_RESTART && child->ordered_signal != SIGKILL) {
+            uint64_t kill_deadline_ns = child->ordered_ns + RESTART_TIMEOUT_NS;
             if (kill_deadline_ns <= now_ns)
                 child_kill(child, ORDER_RESTART, SIGKILL, now_ns);
             else
-                next_ns = earlier_of(next_ns, kill_deadline_ns);
+                next_ns = get_earlier(next_ns, kill_deadline_ns);
         }
     }
     return next_ns;
@@ -99,7 +99,7 @@ uint64_t watch_start_due(struct supervisor *supervisor, uint64_t now_ns)
         struct child *child = &supervisor->children[i];
         if (child->restart_ns <= now_ns && supervisor_phase(supervisor) < SHM_PHASE_STOPPING)
             child_start(supervisor, child);
-        next_ns = earlier_of(next_ns, child->restart_ns);
+        next_ns = get_earlier(next_ns, child->restart_ns);
     }
     return next_ns;
 }
@@ -107,9 +107,9 @@ uint64_t watch_start_due(struct supervisor *supervisor, uint64_t now_ns)
 /* Marks a stage as degraded while one of its workers crashes again and again, and logs each change;
  * `eventpipe status` shows the mark. The supervisor calls it when the restart pause of one of its
  * workers has changed. */
-void watch_update_degraded(struct supervisor *supervisor, uint32_t stage)
+void watch_update_degraded(struct supervisor *supervisor, uint32_t stage_index)
 {
-    struct shm_stage *shared_stage = segment_stage(&supervisor->segment, stage);
+    struct shm_stage *shared_stage = segment_stage(&supervisor->segment, stage_index);
     uint32_t is_degraded = 0;
     for (uint32_t i = 0; i < shared_stage->concurrency; i++)
         if (restart_degraded(&supervisor->children[shared_stage->first_slot + i].restart))
@@ -125,13 +125,13 @@ void watch_update_degraded(struct supervisor *supervisor, uint32_t stage)
 
 /* Resets the restart pause of a process that has become useful, and the degraded mark of its stage. The
  * supervisor calls it once a turn for each process. */
-static void reset_backoff(struct supervisor *supervisor, struct child *child, uint64_t now_ns)
+static void reset_restart_pause(struct supervisor *supervisor, struct child *child, uint64_t now_ns)
 {
     const struct shm_slot *slot = supervisor_slot(supervisor, child);
     const struct restart_life life = {
         .born_ns = child->born_ns,
         .now_ns = now_ns,
-        .ready = child->ready,
+        .ready = child->is_ready,
         .made_progress = child_made_progress(supervisor, child),
     };
     if (child->pid != 0 && restart_while_alive(&child->restart, &life) && slot->kind == SHM_KIND_WORKER)
@@ -152,8 +152,8 @@ static void report_suppressed_lines(struct supervisor *supervisor, uint64_t now_
 {
     for (uint32_t i = 0; i < supervisor->child_count; i++) {
         struct child *child = &supervisor->children[i];
-        if (child->limit->suppressed > 0)
-            relay_report_suppressed(child->limit, child->name, now_ns, on_log_line, NULL);
+        if (child->line_limit->suppressed_count > 0)
+            relay_report_suppressed(child->line_limit, child->name, now_ns, on_log_line, NULL);
     }
 }
 
@@ -180,13 +180,13 @@ static void report_to_service_manager(struct supervisor *supervisor)
  * least 100 ms and at most 1 s, so that an event that exceeds its timeout is seen in time. */
 static uint64_t choose_turn_length_ns(const struct supervisor *supervisor)
 {
-    uint64_t turn_ns = LONGEST_TURN_NS;
+    uint64_t turn_length_ns = LONGEST_TURN_NS;
     for (uint32_t i = 0; i < supervisor->segment.header->stage_count; i++) {
         uint64_t timeout_ms = segment_stage(&supervisor->segment, i)->timeout_ms;
         if (timeout_ms > 0)
-            turn_ns = earlier_of(turn_ns, timeout_ms * SUPERVISOR_MS_NS);
+            turn_length_ns = get_earlier(turn_length_ns, timeout_ms * SUPERVISOR_MS_NS);
     }
-    return turn_ns > SHORTEST_TURN_NS ? turn_ns : SHORTEST_TURN_NS;
+    return turn_length_ns > SHORTEST_TURN_NS ? turn_length_ns : SHORTEST_TURN_NS;
 }
 
 /* Runs the supervisor's turn, about once a second: writes the heartbeat, resets restart pauses, puts
@@ -195,20 +195,20 @@ static uint64_t choose_turn_length_ns(const struct supervisor *supervisor)
 uint64_t watch_run_turn(struct supervisor *supervisor, uint64_t now_ns)
 {
     uint64_t next_watchdog_ns = notify_send_watchdog(&supervisor->notify, now_ns);
-    if (now_ns < supervisor->turn_ns)
-        return earlier_of(supervisor->turn_ns, next_watchdog_ns);
-    supervisor->turn_ns = now_ns + choose_turn_length_ns(supervisor);
+    if (now_ns < supervisor->next_turn_ns)
+        return get_earlier(supervisor->next_turn_ns, next_watchdog_ns);
+    supervisor->next_turn_ns = now_ns + choose_turn_length_ns(supervisor);
     atomic_store(&supervisor->segment.header->heartbeat_ns, now_ns);
     for (uint32_t i = 0; i < supervisor->child_count; i++)
-        reset_backoff(supervisor, &supervisor->children[i], now_ns);
+        reset_restart_pause(supervisor, &supervisor->children[i], now_ns);
     for (uint32_t i = 0; i < supervisor->segment.header->source_count; i++)
         if (atomic_exchange(&segment_source(&supervisor->segment, i)->fallen, 0) != 0 ||
             supervisor->requeue_pending[i])
             recover_requeue(supervisor, i);
-    if (supervisor->orphans_pending)
-        supervisor->orphans_pending = orphan_kill(supervisor);
+    if (supervisor->may_have_orphans)
+        supervisor->may_have_orphans = orphan_kill(supervisor);
     report_suppressed_lines(supervisor, now_ns);
     report_to_service_manager(supervisor);
     control_run_timers(supervisor, now_ns);
-    return earlier_of(supervisor->turn_ns, next_watchdog_ns);
+    return get_earlier(supervisor->next_turn_ns, next_watchdog_ns);
 }

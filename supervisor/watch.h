@@ -15,6 +15,6 @@ uint64_t watch_start_due(struct supervisor *supervisor, uint64_t now_ns);
 /* Does the periodic work (heartbeat, backoff, reports), when it is due. */
 uint64_t watch_run_turn(struct supervisor *supervisor, uint64_t now_ns);
 /* Sets a stage's `degraded` from its workers' restarts, and logs a change. */
-void watch_update_degraded(struct supervisor *supervisor, uint32_t stage);
+void watch_update_degraded(struct supervisor *supervisor, uint32_t stage_index);
 
 #endif

@@ -45,7 +45,7 @@ static void test_giving_up_is_not_useful(void)
 {
     struct restart restart = {.level = 3};
     struct restart_life life = useless;
-    life.made_progress = life.gave_up = true;
+    life.made_progress = life.gave_up_over_store = true;
     CU_ASSERT_EQUAL(restart_after_exit(&restart, &life, LONGEST_MS), 1000);
     CU_ASSERT_TRUE(
         restart_while_alive(&restart, &(struct restart_life){.ready = true, .made_progress = true}));
@@ -55,7 +55,7 @@ static void test_giving_up_is_not_useful(void)
     CU_ASSERT_EQUAL(restart_after_exit(&restart, &life, LONGEST_MS), 0);
     CU_ASSERT_TRUE(
         restart_while_alive(&restart, &(struct restart_life){.ready = true, .made_progress = true}));
-    life.gave_up = false;
+    life.gave_up_over_store = false;
     CU_ASSERT_EQUAL(restart_after_exit(&restart, &life, LONGEST_MS), 0);
     CU_ASSERT_EQUAL(restart_after_exit(&restart, &useless, LONGEST_MS), 250);
 }
@@ -78,7 +78,7 @@ static void test_suspect_event_does_not_slow_restarts(void)
 {
     struct restart restart = {0};
     struct restart_life life = useless;
-    life.event_suspect = true;
+    life.is_event_suspect = true;
     for (int i = 0; i < 10; i++)
         CU_ASSERT_EQUAL(restart_after_exit(&restart, &life, LONGEST_MS), 0);
     CU_ASSERT_EQUAL(restart.level, 0);
