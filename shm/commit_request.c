@@ -45,7 +45,7 @@ static struct shm_commit_request *get_request(const struct segment *segment, uin
            slot;
 }
 
-static _Atomic uint64_t *get_hint_word(const struct segment *segment, uint32_t slot)
+static _Atomic uint64_t *get_hint_bits(const struct segment *segment, uint32_t slot)
 {
     return (_Atomic uint64_t *)(void *)((char *)segment->header +
                                         segment->header->commit_request_bits_offset) +
@@ -54,34 +54,34 @@ static _Atomic uint64_t *get_hint_word(const struct segment *segment, uint32_t s
 
 static void clear_hint_bit(const struct segment *segment, uint32_t slot)
 {
-    atomic_fetch_and(get_hint_word(segment, slot), ~(UINT64_C(1) << slot % 64));
+    atomic_fetch_and(get_hint_bits(segment, slot), ~(UINT64_C(1) << slot % 64));
 }
 
-static uint32_t make_word(enum commit_request_state state, uint32_t upper_half)
+static uint32_t pack_state(enum commit_request_state state, uint32_t upper_half)
 {
     return upper_half << 16 | (uint32_t)state;
 }
 
-static uint32_t get_state(uint32_t word)
+static uint32_t unpack_state(uint32_t packed_state)
 {
-    return word & 0xffffu;
+    return packed_state & 0xffffu;
 }
 
 /* All moves are seq_cst: invariant 2 needs it of most of them, and none is frequent. */
-static bool replace_word(struct shm_commit_request *request, uint32_t from, uint32_t to)
+static bool swap_packed_state(struct shm_commit_request *request, uint32_t old_state, uint32_t new_state)
 {
-    return atomic_compare_exchange_strong(&request->word, &from, to);
+    return atomic_compare_exchange_strong(&request->word, &old_state, new_state);
 }
 
 /* Changes a request that is WAITING or NOTIFIED to `to`, and returns whether it did. The worker that
  * owns the request withdraws it so, another worker takes it so. A single try from each state could miss
  * both if the state changes in between. The hint bit is clear by then, so no later taker would find the
  * request. */
-static bool move_waiting_request(struct shm_commit_request *request, uint32_t to)
+static bool move_waiting_request(struct shm_commit_request *request, uint32_t new_state)
 {
-    uint32_t word = atomic_load(&request->word);
-    while (word == make_word(COMMIT_REQUEST_WAITING, 0) || word == NOTIFIED)
-        if (atomic_compare_exchange_strong(&request->word, &word, to))
+    uint32_t packed_state = atomic_load(&request->word);
+    while (packed_state == pack_state(COMMIT_REQUEST_WAITING, 0) || packed_state == NOTIFIED)
+        if (atomic_compare_exchange_strong(&request->word, &packed_state, new_state))
             return true;
     return false;
 }
@@ -100,8 +100,8 @@ void commit_request_submit(const struct segment *segment, uint32_t slot, uint32_
 {
     struct shm_commit_request *request = get_request(segment, slot);
     request->bytes = bytes;
-    atomic_store(&request->word, make_word(COMMIT_REQUEST_WAITING, 0));
-    atomic_fetch_or(get_hint_word(segment, slot), UINT64_C(1) << slot % 64);
+    atomic_store(&request->word, pack_state(COMMIT_REQUEST_WAITING, 0));
+    atomic_fetch_or(get_hint_bits(segment, slot), UINT64_C(1) << slot % 64);
 }
 
 /* Returns the state of a worker's commit request and, once it is DONE, which answers were applied (one
@@ -110,10 +110,11 @@ void commit_request_submit(const struct segment *segment, uint32_t slot, uint32_
 enum commit_request_state commit_request_poll(const struct segment *segment, uint32_t slot, uint32_t *result)
 {
     struct shm_commit_request *request = get_request(segment, slot);
-    replace_word(request, NOTIFIED, make_word(COMMIT_REQUEST_WAITING, 0));
-    uint32_t word = atomic_load(&request->word);
-    *result = word >> 16;
-    return get_state(word) == NOTIFIED ? COMMIT_REQUEST_WAITING : (enum commit_request_state)get_state(word);
+    swap_packed_state(request, NOTIFIED, pack_state(COMMIT_REQUEST_WAITING, 0));
+    uint32_t packed_state = atomic_load(&request->word);
+    *result = packed_state >> 16;
+    return unpack_state(packed_state) == NOTIFIED ? COMMIT_REQUEST_WAITING
+                                                  : (enum commit_request_state)unpack_state(packed_state);
 }
 
 /* Sleeps until the commit request of this worker may have changed, at most timeout_ns. A notification
@@ -122,9 +123,10 @@ enum commit_request_state commit_request_poll(const struct segment *segment, uin
 void commit_request_wait(const struct segment *segment, uint32_t slot, uint64_t timeout_ns)
 {
     struct shm_commit_request *request = get_request(segment, slot);
-    uint32_t word = atomic_load(&request->word);
-    if (word == make_word(COMMIT_REQUEST_WAITING, 0) || get_state(word) == COMMIT_REQUEST_TAKEN)
-        wake_wait(&request->word, word, timeout_ns);
+    uint32_t packed_state = atomic_load(&request->word);
+    if (packed_state == pack_state(COMMIT_REQUEST_WAITING, 0) ||
+        unpack_state(packed_state) == COMMIT_REQUEST_TAKEN)
+        wake_wait(&request->word, packed_state, timeout_ns);
 }
 
 /* Takes back a worker's commit request, when that worker has got the write lock itself. Returns false
@@ -151,14 +153,14 @@ static bool take_request(const struct segment *segment, uint32_t taker, uint32_t
                          uint32_t *bytes)
 {
     struct shm_commit_request *request = get_request(segment, slot);
-    uint32_t taken = make_word(COMMIT_REQUEST_TAKEN, taker);
-    if (!move_waiting_request(request, taken))
+    uint32_t taken_state = pack_state(COMMIT_REQUEST_TAKEN, taker);
+    if (!move_waiting_request(request, taken_state))
         return false;
     *bytes = request->bytes <= SHM_COMMIT_REQUEST_BYTES ? request->bytes : 0;
     memcpy(body, request->body, *bytes);
     /* Acquire fence: the copy is made before the word is looked at again. */
     atomic_thread_fence(memory_order_acquire);
-    return atomic_load(&request->word) == taken;
+    return atomic_load(&request->word) == taken_state;
 }
 
 /* Returns the next slot, from `slot` up to but not including `end_slot`, whose hint bit says that it
@@ -167,7 +169,7 @@ static bool take_request(const struct segment *segment, uint32_t taker, uint32_t
 static uint32_t find_next_slot_with_bit(const struct segment *segment, uint32_t slot, uint32_t end_slot)
 {
     while (slot < end_slot) {
-        uint64_t bits = atomic_load(get_hint_word(segment, slot)) >> slot % 64;
+        uint64_t bits = atomic_load(get_hint_bits(segment, slot)) >> slot % 64;
         if (bits != 0) {
             slot += (uint32_t)__builtin_ctzll(bits);
             return slot < end_slot ? slot : end_slot;
@@ -215,7 +217,7 @@ void commit_request_complete(const struct segment *segment, uint32_t taker, uint
                              enum commit_request_state state, uint32_t result)
 {
     struct shm_commit_request *request = get_request(segment, slot);
-    if (replace_word(request, make_word(COMMIT_REQUEST_TAKEN, taker), make_word(state, result)))
+    if (swap_packed_state(request, pack_state(COMMIT_REQUEST_TAKEN, taker), pack_state(state, result)))
         wake_word(&request->word);
 }
 
@@ -229,11 +231,11 @@ void commit_request_notify(const struct segment *segment, uint32_t from)
     uint32_t slot;
     for (uint32_t step = 1; find_next_requester(segment, from, &step, &slot);) {
         struct shm_commit_request *request = get_request(segment, slot);
-        bool notified = replace_word(request, make_word(COMMIT_REQUEST_WAITING, 0), NOTIFIED);
-        if (notified)
+        bool is_notified = swap_packed_state(request, pack_state(COMMIT_REQUEST_WAITING, 0), NOTIFIED);
+        if (is_notified)
             wake_word(&request->word);
-        if (notified ||
-            get_state(atomic_load(&request->word)) == NOTIFIED) /* one is enough: it takes all others */
+        if (is_notified ||
+            unpack_state(atomic_load(&request->word)) == NOTIFIED) /* one is enough: it takes all others */
             return;
     }
 }
@@ -249,7 +251,7 @@ void commit_request_recover(const struct segment *segment, uint32_t slot)
     atomic_store(&get_request(segment, slot)->word, COMMIT_REQUEST_NONE);
     for (uint32_t other = 0; other < segment->header->slot_count; other++) {
         struct shm_commit_request *request = get_request(segment, other);
-        if (replace_word(request, make_word(COMMIT_REQUEST_TAKEN, slot), COMMIT_REQUEST_LOST))
+        if (swap_packed_state(request, pack_state(COMMIT_REQUEST_TAKEN, slot), COMMIT_REQUEST_LOST))
             wake_word(&request->word);
     }
 }

@@ -13,12 +13,12 @@
 
 /* Returns the bucket of a latency histogram that counts this value (microseconds). A worker looks it up
  * for each call of its stage; values that are too large go to the last bucket. */
-uint32_t histogram_bucket(uint64_t value)
+uint32_t histogram_bucket(uint64_t latency_us)
 {
-    if (value < 8)
-        return (uint32_t)value;
-    uint32_t power = 63u - (uint32_t)__builtin_clzll(value); /* at least 3 */
-    uint32_t bucket = 8 * (power - 2) + ((uint32_t)(value >> (power - 3)) & 7);
+    if (latency_us < 8)
+        return (uint32_t)latency_us;
+    uint32_t exponent = 63u - (uint32_t)__builtin_clzll(latency_us); /* at least 3 */
+    uint32_t bucket = 8 * (exponent - 2) + ((uint32_t)(latency_us >> (exponent - 3)) & 7);
     return bucket < SHM_HISTOGRAM_BUCKETS ? bucket : SHM_HISTOGRAM_BUCKETS - 1;
 }
 
@@ -35,9 +35,9 @@ uint64_t histogram_value(uint32_t bucket)
 }
 
 /* Relaxed, and no read-modify-write: there is one writer, and no reader infers anything from a count. */
-void histogram_add(struct shm_histogram *histogram, uint64_t value)
+void histogram_add(struct shm_histogram *histogram, uint64_t latency_us)
 {
-    _Atomic uint64_t *count = &histogram->buckets[histogram_bucket(value)];
+    _Atomic uint64_t *count = &histogram->buckets[histogram_bucket(latency_us)];
     atomic_store_explicit(count, atomic_load_explicit(count, memory_order_relaxed) + 1, memory_order_relaxed);
 }
 
@@ -52,15 +52,15 @@ void histogram_merge(uint64_t sums[SHM_HISTOGRAM_BUCKETS], const struct shm_hist
  * (990) of each stage. */
 uint64_t histogram_quantile(const uint64_t sums[SHM_HISTOGRAM_BUCKETS], uint32_t permille)
 {
-    uint64_t total = 0, counted_so_far = 0;
+    uint64_t total_count = 0, counted_so_far = 0;
     for (uint32_t i = 0; i < SHM_HISTOGRAM_BUCKETS; i++)
-        total += sums[i];
-    if (total == 0)
+        total_count += sums[i];
+    if (total_count == 0)
         return 0;
     if (permille > 1000)
         permille = 1000;
     /* The rank, rounded up, at least the first; in two parts so that no total overflows. */
-    uint64_t rank = total / 1000 * permille + (total % 1000 * permille + 999) / 1000;
+    uint64_t rank = total_count / 1000 * permille + (total_count % 1000 * permille + 999) / 1000;
     if (rank == 0)
         rank = 1;
     uint32_t bucket = 0;

@@ -14,10 +14,10 @@
 
 #include <string.h>
 
-#define WORDS (sizeof(struct crash_record) / sizeof(uint64_t))
+#define WORD_COUNT (sizeof(struct crash_record) / sizeof(uint64_t))
 static_assert(sizeof(struct crash_record) % sizeof(uint64_t) == 0, "a crash is whole words");
 
-static struct shm_crashes *crash_log_of(const struct segment *segment)
+static struct shm_crashes *get_crash_log(const struct segment *segment)
 {
     return (struct shm_crashes *)(void *)((char *)segment->header + segment->header->crash_offset);
 }
@@ -27,31 +27,31 @@ static struct shm_crashes *crash_log_of(const struct segment *segment)
  * of the writes lets a reader tell a whole record from a half-written one. */
 void crash_log_add(const struct segment *segment, const struct crash_record *crash)
 {
-    struct shm_crashes *crashes = crash_log_of(segment);
+    struct shm_crashes *crashes = get_crash_log(segment);
     /* Relaxed: the supervisor alone writes it. */
     uint64_t number = atomic_load_explicit(&crashes->written, memory_order_relaxed) + 1;
-    struct shm_crash_entry *record = &crashes->records[number % SHM_CRASHES];
-    uint64_t words[WORDS];
+    struct shm_crash_entry *entry = &crashes->records[number % SHM_CRASHES];
+    uint64_t words[WORD_COUNT];
     memcpy(words, crash, sizeof words);
-    atomic_store_explicit(&record->number, 0, memory_order_relaxed);
+    atomic_store_explicit(&entry->number, 0, memory_order_relaxed);
     /* Release: a reader that sees a word of this crash also sees that the number is gone. */
-    for (size_t i = 0; i < WORDS; i++)
-        atomic_store_explicit(&record->words[i], words[i], memory_order_release);
+    for (size_t i = 0; i < WORD_COUNT; i++)
+        atomic_store_explicit(&entry->words[i], words[i], memory_order_release);
     /* Release: a reader that sees the number sees every word. */
-    atomic_store_explicit(&record->number, number, memory_order_release);
+    atomic_store_explicit(&entry->number, number, memory_order_release);
     atomic_store_explicit(&crashes->written, number, memory_order_release);
 }
 
 uint64_t crash_log_end(const struct segment *segment)
 {
     /* Acquire: the records below are complete. */
-    return atomic_load_explicit(&crash_log_of(segment)->written, memory_order_acquire) + 1;
+    return atomic_load_explicit(&get_crash_log(segment)->written, memory_order_acquire) + 1;
 }
 
 uint64_t crash_log_stored_end(const struct segment *segment)
 {
     /* Acquire: those below are found in the store from now on. */
-    return atomic_load_explicit(&crash_log_of(segment)->stored, memory_order_acquire) + 1;
+    return atomic_load_explicit(&get_crash_log(segment)->stored, memory_order_acquire) + 1;
 }
 
 /* Returns the number of the oldest crash record that is in the crash log and not yet in the store. The
@@ -59,32 +59,32 @@ uint64_t crash_log_stored_end(const struct segment *segment)
  * takes them over from a killed one. */
 uint64_t crash_log_first(const struct segment *segment)
 {
-    uint64_t end = crash_log_end(segment);
-    uint64_t first = crash_log_stored_end(segment);
-    uint64_t oldest = end > SHM_CRASHES ? end - SHM_CRASHES : 1;
-    if (first > end) /* only in a damaged segment */
-        first = end;
-    return first < oldest ? oldest : first;
+    uint64_t end_number = crash_log_end(segment);
+    uint64_t first_number = crash_log_stored_end(segment);
+    uint64_t oldest_number = end_number > SHM_CRASHES ? end_number - SHM_CRASHES : 1;
+    if (first_number > end_number) /* only in a damaged segment */
+        first_number = end_number;
+    return first_number < oldest_number ? oldest_number : first_number;
 }
 
-static void terminate_text(char *text, size_t size)
+static void terminate_text(char *text, size_t text_bytes)
 {
-    text[size - 1] = '\0';
+    text[text_bytes - 1] = '\0';
 }
 
 /* Copies one crash record out of the crash log. Returns false if a later crash has replaced it, or if
  * it was never complete. The keeper, `eventpipe crashes` and a starting supervisor call it. */
 bool crash_log_read(const struct segment *segment, uint64_t number, struct crash_record *out)
 {
-    const struct shm_crash_entry *record = &crash_log_of(segment)->records[number % SHM_CRASHES];
-    uint64_t words[WORDS];
+    const struct shm_crash_entry *entry = &get_crash_log(segment)->records[number % SHM_CRASHES];
+    uint64_t words[WORD_COUNT];
     /* Acquire: the words of this number, or later ones. */
-    if (number == 0 || atomic_load_explicit(&record->number, memory_order_acquire) != number)
+    if (number == 0 || atomic_load_explicit(&entry->number, memory_order_acquire) != number)
         return false;
     /* Acquire: having read a word of a later crash, it reads another number below. */
-    for (size_t i = 0; i < WORDS; i++)
-        words[i] = atomic_load_explicit(&record->words[i], memory_order_acquire);
-    if (atomic_load_explicit(&record->number, memory_order_relaxed) != number)
+    for (size_t i = 0; i < WORD_COUNT; i++)
+        words[i] = atomic_load_explicit(&entry->words[i], memory_order_acquire);
+    if (atomic_load_explicit(&entry->number, memory_order_relaxed) != number)
         return false;
     memcpy(out, words, sizeof words);
     terminate_text(out->kind, sizeof out->kind);
@@ -98,8 +98,8 @@ bool crash_log_read(const struct segment *segment, uint64_t number, struct crash
     return true;
 }
 
-void crash_log_set_stored_end(const struct segment *segment, uint64_t end)
+void crash_log_set_stored_end(const struct segment *segment, uint64_t end_number)
 {
     /* Release: readers that no longer look here find them in the store. */
-    atomic_store_explicit(&crash_log_of(segment)->stored, end - 1, memory_order_release);
+    atomic_store_explicit(&get_crash_log(segment)->stored, end_number - 1, memory_order_release);
 }

@@ -16,7 +16,7 @@ uint64_t crash_log_end(const struct segment *segment);
 /* Copies one; its texts are always terminated. False: another crash has replaced it, or it was never
  * complete. */
 bool crash_log_read(const struct segment *segment, uint64_t number, struct crash_record *out);
-/* Keeper: all below `end` are stored. */
-void crash_log_set_stored_end(const struct segment *segment, uint64_t end);
+/* Keeper: all below `end_number` are stored. */
+void crash_log_set_stored_end(const struct segment *segment, uint64_t end_number);
 
 #endif

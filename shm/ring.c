@@ -21,17 +21,17 @@
  */
 #include "shm/ring.h"
 
-static _Atomic uint64_t *ring_words(const struct shm_ring *ring)
+static _Atomic uint64_t *get_ring_words(const struct shm_ring *ring)
 {
     return (_Atomic uint64_t *)(void *)((char *)(uintptr_t)ring + ring->words_offset);
 }
 
-static _Atomic uint64_t *ring_word(const struct shm_ring *ring, uint64_t position)
+static _Atomic uint64_t *get_ring_word(const struct shm_ring *ring, uint64_t position)
 {
-    return &ring_words(ring)[position & (ring->size - 1)];
+    return &get_ring_words(ring)[position & (ring->size - 1)];
 }
 
-static uint32_t ring_cycle(const struct shm_ring *ring, uint64_t position)
+static uint32_t compute_cycle(const struct shm_ring *ring, uint64_t position)
 {
     return (uint32_t)(position >> __builtin_ctz(ring->size));
 }
@@ -41,27 +41,27 @@ static uint64_t make_empty_word(uint32_t cycle)
     return (uint64_t)cycle << 32;
 }
 
-static uint32_t word_cycle(uint64_t word)
+static uint32_t get_word_cycle(uint64_t word)
 {
     return (uint32_t)(word >> 32);
 }
 
-static uint32_t word_entry(uint64_t word) /* ticket + 1, 0 = empty */
+static uint32_t get_word_entry(uint64_t word) /* ticket + 1, 0 = empty */
 {
     return (uint32_t)word;
 }
 
-/* Acquire, paired with hint_forward's release: a process that sees a hint at p sees every word at least as
+/* Acquire, paired with advance_hint's release: a process that sees a hint at p sees every word at least as
  * new as the positions before p left it. Otherwise a word could look a round older than the hint, and an
  * empty ring full. */
-static uint64_t hint_load(const _Atomic uint64_t *hint)
+static uint64_t load_hint(const _Atomic uint64_t *hint)
 {
     return atomic_load_explicit(hint, memory_order_acquire);
 }
 
 /* Moves a hint that still says `position` to the next one. Relaxed on failure: another process has helped,
  * and the value that was found is not used. */
-static void hint_forward(_Atomic uint64_t *hint, uint64_t position)
+static void advance_hint(_Atomic uint64_t *hint, uint64_t position)
 {
     atomic_compare_exchange_strong_explicit(hint, &position, position + 1, memory_order_release,
                                             memory_order_relaxed);
@@ -71,21 +71,21 @@ static void hint_forward(_Atomic uint64_t *hint, uint64_t position)
  * order with the pops (wake.c). */
 static bool is_popped(const struct shm_ring *ring, uint64_t position)
 {
-    uint64_t word = atomic_load_explicit(ring_word(ring, position), memory_order_seq_cst);
-    return (int32_t)(word_cycle(word) - ring_cycle(ring, position)) > 0;
+    uint64_t word = atomic_load_explicit(get_ring_word(ring, position), memory_order_seq_cst);
+    return (int32_t)(get_word_cycle(word) - compute_cycle(ring, position)) > 0;
 }
 
 /* Whether an entry was ever pushed at a position: its word is neither empty nor still full from the round
  * before. seq_cst, for the same reason. */
 static bool is_pushed(const struct shm_ring *ring, uint64_t position)
 {
-    uint64_t word = atomic_load_explicit(ring_word(ring, position), memory_order_seq_cst);
-    int32_t cycles_ahead = (int32_t)(word_cycle(word) - ring_cycle(ring, position));
-    return cycles_ahead > 0 || (cycles_ahead == 0 && word_entry(word) != 0);
+    uint64_t word = atomic_load_explicit(get_ring_word(ring, position), memory_order_seq_cst);
+    int32_t cycles_ahead = (int32_t)(get_word_cycle(word) - compute_cycle(ring, position));
+    return cycles_ahead > 0 || (cycles_ahead == 0 && get_word_entry(word) != 0);
 }
 
 /*
- * Returns the first position of a stage's ring for which `is_done` is false, searched from a hint. Any
+ * Returns the first position of a stage's ring for which `is_position_done` is false, searched from a hint. Any
  * process that counts a ring's entries calls it.
  *
  * It is exact at the instant of the last load, because the position before it was done. From a hint that
@@ -94,15 +94,15 @@ static bool is_pushed(const struct shm_ring *ring, uint64_t position)
  * hint has not moved, the memory is corrupt; the search must still end.
  */
 static uint64_t find_first_not_done(const struct shm_ring *ring, const _Atomic uint64_t *hint,
-                                    bool (*is_done)(const struct shm_ring *ring, uint64_t position))
+                                    bool (*is_position_done)(const struct shm_ring *ring, uint64_t position))
 {
     for (;;) {
-        uint64_t from = hint_load(hint);
-        for (uint64_t position = from; position - from <= ring->size; position++)
-            if (!is_done(ring, position))
+        uint64_t start_position = load_hint(hint);
+        for (uint64_t position = start_position; position - start_position <= ring->size; position++)
+            if (!is_position_done(ring, position))
                 return position;
-        if (hint_load(hint) == from)
-            return from;
+        if (load_hint(hint) == start_position)
+            return start_position;
     }
 }
 
@@ -123,16 +123,16 @@ enum ring_answer ring_push(const struct segment *segment, struct shm_ring *ring,
 {
     assert(segment->writable && ticket != SHM_NO_TICKET);
     for (;;) {
-        uint64_t tail = hint_load(&ring->tail);
-        uint32_t cycle = ring_cycle(ring, tail);
-        _Atomic uint64_t *word = ring_word(ring, tail);
+        uint64_t tail_position = load_hint(&ring->tail);
+        uint32_t cycle = compute_cycle(ring, tail_position);
+        _Atomic uint64_t *word = get_ring_word(ring, tail_position);
         /* seq_cst: it may decide that the ring is full, so it must stand in one order with the pops
          * (wake.c). */
         uint64_t current_word = atomic_load_explicit(word, memory_order_seq_cst);
-        if ((int32_t)(word_cycle(current_word) - cycle) < 0)
+        if ((int32_t)(get_word_cycle(current_word) - cycle) < 0)
             return RING_FULL;
         if (current_word != make_empty_word(cycle)) {
-            hint_forward(&ring->tail, tail);
+            advance_hint(&ring->tail, tail_position);
             continue;
         }
         /* seq_cst: release, so that the popper sees what the ticket refers to; and in one order with the
@@ -140,7 +140,7 @@ enum ring_answer ring_push(const struct segment *segment, struct shm_ring *ring,
         if (atomic_compare_exchange_strong_explicit(word, &current_word,
                                                     make_empty_word(cycle) | (ticket + 1),
                                                     memory_order_seq_cst, memory_order_relaxed)) {
-            hint_forward(&ring->tail, tail);
+            advance_hint(&ring->tail, tail_position);
             return RING_OK;
         }
     }
@@ -158,24 +158,24 @@ enum ring_answer ring_pop(const struct segment *segment, struct shm_ring *ring, 
 {
     assert(segment->writable);
     for (;;) {
-        uint64_t head = hint_load(&ring->head);
-        uint32_t cycle = ring_cycle(ring, head);
-        _Atomic uint64_t *word = ring_word(ring, head);
+        uint64_t head_position = load_hint(&ring->head);
+        uint32_t cycle = compute_cycle(ring, head_position);
+        _Atomic uint64_t *word = get_ring_word(ring, head_position);
         /* seq_cst: this load decides that the ring is empty, so it must stand in one order with the wake word
          * that the caller set before, and with the pushes (wake.c). */
         uint64_t current_word = atomic_load_explicit(word, memory_order_seq_cst);
-        if (word_cycle(current_word) != cycle) {
-            hint_forward(&ring->head, head);
+        if (get_word_cycle(current_word) != cycle) {
+            advance_hint(&ring->head, head_position);
             continue;
         }
-        if (word_entry(current_word) == 0)
+        if (get_word_entry(current_word) == 0)
             return RING_EMPTY;
         /* seq_cst: acquire, to see what the pusher did before; release, so that a push that reuses the
          * word comes after; and in one order with space_wanted (wake_waiters_for_room). */
         if (atomic_compare_exchange_strong_explicit(word, &current_word, make_empty_word(cycle + 1),
                                                     memory_order_seq_cst, memory_order_relaxed)) {
-            hint_forward(&ring->head, head);
-            *ticket = word_entry(current_word) - 1;
+            advance_hint(&ring->head, head_position);
+            *ticket = get_word_entry(current_word) - 1;
             return RING_OK;
         }
     }
@@ -185,8 +185,8 @@ enum ring_answer ring_pop(const struct segment *segment, struct shm_ring *ring, 
  * big. So "no room" is true at the instant of the second load. */
 uint32_t ring_count(const struct shm_ring *ring)
 {
-    uint64_t tail = find_first_not_done(ring, &ring->tail, is_pushed);
-    int64_t count = (int64_t)(tail - find_first_not_done(ring, &ring->head, is_popped));
+    uint64_t tail_position = find_first_not_done(ring, &ring->tail, is_pushed);
+    int64_t count = (int64_t)(tail_position - find_first_not_done(ring, &ring->head, is_popped));
     return count > 0 ? (uint32_t)count : 0;
 }
 
@@ -201,12 +201,12 @@ bool ring_has_room(const struct shm_ring *ring)
 void ring_each(const struct segment *segment, const struct shm_ring *ring,
                void (*on_ticket)(uint32_t ticket, void *user), void *user)
 {
-    const char *end = (const char *)segment->header + segment->size_bytes;
-    assert((const char *)(ring_words(ring) + ring->size) <= end);
+    const char *segment_end = (const char *)segment->header + segment->size_bytes;
+    assert((const char *)(get_ring_words(ring) + ring->size) <= segment_end);
     for (uint32_t i = 0; i < ring->size; i++) {
         /* Acquire: a process that looks at the ticket sees what the pusher wrote before it pushed. */
-        uint64_t word = atomic_load_explicit(&ring_words(ring)[i], memory_order_acquire);
-        if (word_entry(word) != 0)
-            on_ticket(word_entry(word) - 1, user);
+        uint64_t word = atomic_load_explicit(&get_ring_words(ring)[i], memory_order_acquire);
+        if (get_word_entry(word) != 0)
+            on_ticket(get_word_entry(word) - 1, user);
     }
 }

@@ -22,9 +22,9 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-void segment_name(const char *instance, char *buffer, size_t size)
+void segment_name(const char *instance, char *buffer, size_t buffer_bytes)
 {
-    snprintf(buffer, size, "/eventpipe-%s", instance);
+    snprintf(buffer, buffer_bytes, "/eventpipe-%s", instance);
 }
 
 int segment_name_check(const char *instance)
@@ -34,14 +34,14 @@ int segment_name_check(const char *instance)
     return strlen(instance) < SHM_NAME_BYTES ? 0 : -ENAMETOOLONG;
 }
 
-/* Whether `count` entries from this offset on lie within the segment, after its header and aligned.
+/* Whether `entry_count` entries from this offset on lie within the segment, after its header and aligned.
  * are_header_parts_inside checks each part of the segment with it. */
-static bool is_part_inside(const struct shm_header *header, uint64_t offset, uint64_t count,
+static bool is_part_inside(const struct shm_header *header, uint64_t offset, uint64_t entry_count,
                            uint64_t entry_bytes)
 {
     /* Counts are 32 bits and `entry_bytes` is small: the product does not overflow. */
     return offset >= sizeof *header && offset % SHM_LINE == 0 && offset <= header->size_bytes &&
-           count * entry_bytes <= header->size_bytes - offset;
+           entry_count * entry_bytes <= header->size_bytes - offset;
 }
 
 /* Whether all parts that the header of a segment names lie within the segment, and its texts are
@@ -66,9 +66,9 @@ static bool are_header_parts_inside(const struct shm_header *header)
            memchr(header->store_url, '\0', sizeof header->store_url) != NULL;
 }
 
-static bool is_range_inside(uint32_t first, uint32_t count, uint32_t all)
+static bool is_range_inside(uint32_t first_index, uint32_t count, uint32_t total_count)
 {
-    return first <= all && count <= all - first;
+    return first_index <= total_count && count <= total_count - first_index;
 }
 
 /* Whether the words of a stage's ring lie within the mapped segment and their number is a power of two.
@@ -110,17 +110,17 @@ static bool is_source_valid(const struct shm_header *header, const struct shm_so
 /* Checks a shared memory segment that was just mapped. Returns 0, -EAGAIN (its creator has not
  * completed it yet), -EPROTO (the layout of another version) or -EBADMSG (damaged, or no segment). The
  * command line and a starting supervisor run it when they attach a segment. */
-static int check_mapping(const struct segment *segment)
+static int check_mapped_segment(const struct segment *segment)
 {
     const struct shm_header *header = segment->header;
     /* Acquire: with segment_publish's release, everything after it is complete. Magic and layout are at
      * the same place in every layout and may be read earlier; the rest may not. */
-    uint32_t ready = atomic_load_explicit(&header->ready, memory_order_acquire);
+    uint32_t is_ready = atomic_load_explicit(&header->ready, memory_order_acquire);
     if (header->magic != SHM_MAGIC)
-        return header->magic == 0 && ready == 0 ? -EAGAIN : -EBADMSG;
+        return header->magic == 0 && is_ready == 0 ? -EAGAIN : -EBADMSG;
     if (header->layout != SHM_LAYOUT)
         return -EPROTO;
-    if (ready != 1)
+    if (is_ready != 1)
         return -EAGAIN;
     if (header->size_bytes != segment->size_bytes || !are_header_parts_inside(header))
         return -EBADMSG;
@@ -148,7 +148,7 @@ static int map_shared_memory(int fd, struct segment *segment)
         return -errno;
     segment->header = mapping;
     segment->size_bytes = (size_t)status.st_size;
-    return check_mapping(segment);
+    return check_mapped_segment(segment);
 }
 
 /* Maps the segment of an instance read-only. The command line calls it to read the instance's state; a
@@ -315,32 +315,32 @@ static const char *const cause_names[] = {
 #undef X
 };
 
-static const char *look_up_name(const char *const *names, size_t count, uint32_t value)
+static const char *find_name(const char *const *names, size_t name_count, uint32_t value)
 {
-    return value < count ? names[value] : "unknown";
+    return value < name_count ? names[value] : "unknown";
 }
 
 const char *shm_phase_name(uint32_t phase)
 {
-    return look_up_name(phase_names, sizeof phase_names / sizeof phase_names[0], phase);
+    return find_name(phase_names, sizeof phase_names / sizeof phase_names[0], phase);
 }
 
 const char *shm_kind_name(uint32_t kind)
 {
-    return look_up_name(kind_names, sizeof kind_names / sizeof kind_names[0], kind);
+    return find_name(kind_names, sizeof kind_names / sizeof kind_names[0], kind);
 }
 
 const char *shm_slot_state_name(uint32_t state)
 {
-    return look_up_name(slot_state_names, sizeof slot_state_names / sizeof slot_state_names[0], state);
+    return find_name(slot_state_names, sizeof slot_state_names / sizeof slot_state_names[0], state);
 }
 
 const char *shm_source_state_name(uint32_t state)
 {
-    return look_up_name(source_state_names, sizeof source_state_names / sizeof source_state_names[0], state);
+    return find_name(source_state_names, sizeof source_state_names / sizeof source_state_names[0], state);
 }
 
 const char *shm_cause_name(uint32_t cause)
 {
-    return look_up_name(cause_names, sizeof cause_names / sizeof cause_names[0], cause);
+    return find_name(cause_names, sizeof cause_names / sizeof cause_names[0], cause);
 }

@@ -34,12 +34,12 @@ struct segment {
 };
 
 /* The shared memory object's name, "/eventpipe-INSTANCE". */
-void segment_name(const char *instance, char *buffer, size_t size);
+void segment_name(const char *instance, char *buffer, size_t buffer_bytes);
 /* Whether an instance may have this name: 0, -EINVAL (empty, or with a slash) or -ENAMETOOLONG. */
 int segment_name_check(const char *instance);
 
 /* How many events may be in flight for these stages: what their rings and their workers' batches hold. */
-uint32_t segment_tickets_for(const struct segment_stage_plan *stages, uint32_t count);
+uint32_t segment_tickets_for(const struct segment_stage_plan *stages, uint32_t stage_count);
 
 /*
  * Supervisor, before it forks: creates the segment, in place of a crashed instance's segment of this name.

@@ -45,7 +45,7 @@
 
 /* Where each part of the segment lies, and how many entries it has. */
 struct layout {
-    uint32_t stages, slots, tickets;
+    uint32_t stage_count, slot_count, ticket_count;
     uint64_t source_offset, stage_offset, slot_offset, ticket_offset, cause_offset, ring_offset, crash_offset,
         commit_request_bits_offset, commit_request_offset, size_bytes;
 };
@@ -53,14 +53,14 @@ struct layout {
 /* Returns how many events of a source with these stages may be in flight, each with a ticket: as many
  * as the stages' rings and the workers' batches hold, within TICKETS_MIN and TICKETS_MAX. The
  * supervisor calls it when it plans the shared memory. */
-uint32_t segment_tickets_for(const struct segment_stage_plan *stages, uint32_t count)
+uint32_t segment_tickets_for(const struct segment_stage_plan *stages, uint32_t stage_count)
 {
-    uint64_t tickets = 0;
-    for (uint32_t i = 0; i < count; i++)
-        tickets += stages[i].input_buffer + (uint64_t)stages[i].concurrency * BATCH_TICKETS;
-    if (tickets < TICKETS_MIN)
+    uint64_t ticket_count = 0;
+    for (uint32_t i = 0; i < stage_count; i++)
+        ticket_count += stages[i].input_buffer + (uint64_t)stages[i].concurrency * BATCH_TICKETS;
+    if (ticket_count < TICKETS_MIN)
         return TICKETS_MIN;
-    return tickets < TICKETS_MAX ? (uint32_t)tickets : TICKETS_MAX;
+    return ticket_count < TICKETS_MAX ? (uint32_t)ticket_count : TICKETS_MAX;
 }
 
 static uint32_t count_source_tickets(const struct segment_source_plan *source)
@@ -73,15 +73,15 @@ static uint32_t count_source_tickets(const struct segment_source_plan *source)
  * with room for every ticket and for a stale copy of each, which recoveries leave there. More copies
  * are possible but very unlikely (ticket_pass_on). The supervisor calls it when it creates the segment.
  * */
-static uint32_t choose_ring_size(uint32_t tickets)
+static uint32_t choose_ring_word_count(uint32_t ticket_count)
 {
-    uint32_t size = 2;
-    while (size < 2 * tickets)
-        size *= 2;
-    return size;
+    uint32_t word_count = 2;
+    while (word_count < 2 * ticket_count)
+        word_count *= 2;
+    return word_count;
 }
 
-static int check_name(const char *name)
+static int check_member_name(const char *name)
 {
     if (name == NULL || name[0] == '\0')
         return -EINVAL;
@@ -92,7 +92,7 @@ static int check_name(const char *name)
  * segment. Returns 0, -EINVAL (a name or type is missing, a count is 0), -ENAMETOOLONG or -E2BIG. */
 static int check_source_plan(const struct segment_source_plan *source)
 {
-    int error = check_name(source->id);
+    int error = check_member_name(source->id);
     if (error != 0)
         return error;
     if (source->type == NULL || source->stage_count == 0 || source->stages == NULL)
@@ -101,7 +101,7 @@ static int check_source_plan(const struct segment_source_plan *source)
         return -E2BIG;
     for (uint32_t i = 0; i < source->stage_count; i++) {
         const struct segment_stage_plan *stage = &source->stages[i];
-        if ((error = check_name(stage->name)) != 0)
+        if ((error = check_member_name(stage->name)) != 0)
             return error;
         if (stage->type == NULL || stage->concurrency == 0 || stage->input_buffer == 0)
             return -EINVAL;
@@ -121,43 +121,46 @@ static uint64_t reserve_space(uint64_t *end_offset, uint64_t count, uint64_t ent
  * is not valid. */
 static int compute_layout(const struct segment_plan *plan, struct layout *layout)
 {
-    uint64_t slots = 1, stages = 0, tickets = 0, ring_words = 0; /* one slot for the keeper */
+    uint64_t slot_count = 1, stage_count = 0, ticket_count = 0,
+             ring_word_count = 0; /* one slot for the keeper */
     int error = segment_name_check(plan->instance);
     for (uint32_t i = 0; error == 0 && i < plan->source_count; i++) {
         const struct segment_source_plan *source = &plan->sources[i];
         if ((error = check_source_plan(source)) != 0)
             break;
-        slots++;
-        for (uint32_t s = 0; s < source->stage_count; s++)
-            slots += source->stages[s].concurrency;
-        stages += source->stage_count;
-        tickets += count_source_tickets(source);
-        ring_words += (uint64_t)source->stage_count * choose_ring_size(count_source_tickets(source));
-        if (slots > SLOTS_MAX || tickets >= SHM_NO_TICKET)
+        slot_count++;
+        for (uint32_t stage_index = 0; stage_index < source->stage_count; stage_index++)
+            slot_count += source->stages[stage_index].concurrency;
+        stage_count += source->stage_count;
+        ticket_count += count_source_tickets(source);
+        ring_word_count +=
+            (uint64_t)source->stage_count * choose_ring_word_count(count_source_tickets(source));
+        if (slot_count > SLOTS_MAX || ticket_count >= SHM_NO_TICKET)
             error = -E2BIG;
     }
     if (error != 0)
         return error;
     uint64_t end_offset = 0;
     reserve_space(&end_offset, 1, sizeof(struct shm_header));
-    *layout =
-        (struct layout){.stages = (uint32_t)stages, .slots = (uint32_t)slots, .tickets = (uint32_t)tickets};
+    *layout = (struct layout){.stage_count = (uint32_t)stage_count,
+                              .slot_count = (uint32_t)slot_count,
+                              .ticket_count = (uint32_t)ticket_count};
     layout->source_offset = reserve_space(&end_offset, plan->source_count, sizeof(struct shm_source));
-    layout->stage_offset = reserve_space(&end_offset, stages, sizeof(struct shm_stage));
-    layout->slot_offset = reserve_space(&end_offset, slots, sizeof(struct shm_slot));
-    layout->ticket_offset = reserve_space(&end_offset, tickets, sizeof(struct shm_ticket));
-    layout->cause_offset = reserve_space(&end_offset, tickets, sizeof(struct shm_cause));
-    layout->ring_offset = reserve_space(&end_offset, ring_words, sizeof(uint64_t));
+    layout->stage_offset = reserve_space(&end_offset, stage_count, sizeof(struct shm_stage));
+    layout->slot_offset = reserve_space(&end_offset, slot_count, sizeof(struct shm_slot));
+    layout->ticket_offset = reserve_space(&end_offset, ticket_count, sizeof(struct shm_ticket));
+    layout->cause_offset = reserve_space(&end_offset, ticket_count, sizeof(struct shm_cause));
+    layout->ring_offset = reserve_space(&end_offset, ring_word_count, sizeof(uint64_t));
     layout->crash_offset = reserve_space(&end_offset, 1, sizeof(struct shm_crashes));
-    layout->commit_request_bits_offset = reserve_space(&end_offset, (slots + 63) / 64, sizeof(uint64_t));
-    layout->commit_request_offset = reserve_space(&end_offset, slots, sizeof(struct shm_commit_request));
+    layout->commit_request_bits_offset = reserve_space(&end_offset, (slot_count + 63) / 64, sizeof(uint64_t));
+    layout->commit_request_offset = reserve_space(&end_offset, slot_count, sizeof(struct shm_commit_request));
     layout->size_bytes = end_offset;
     return 0;
 }
 
-static void copy_text(char *to, size_t size, const char *from)
+static void copy_name(char *member, size_t member_bytes, const char *text)
 {
-    snprintf(to, size, "%s", from != NULL ? from : "");
+    snprintf(member, member_bytes, "%s", text != NULL ? text : "");
 }
 
 /* Writes the header of a new segment: layout, counts, offsets, names, start times, and the store's
@@ -169,9 +172,9 @@ static int fill_header(struct shm_header *header, const struct segment_plan *pla
     header->layout = SHM_LAYOUT;
     header->size_bytes = layout->size_bytes;
     header->source_count = plan->source_count;
-    header->stage_count = layout->stages;
-    header->slot_count = layout->slots;
-    header->ticket_count = layout->tickets;
+    header->stage_count = layout->stage_count;
+    header->slot_count = layout->slot_count;
+    header->ticket_count = layout->ticket_count;
     header->source_offset = layout->source_offset;
     header->stage_offset = layout->stage_offset;
     header->slot_offset = layout->slot_offset;
@@ -181,9 +184,9 @@ static int fill_header(struct shm_header *header, const struct segment_plan *pla
     header->crash_offset = layout->crash_offset;
     header->commit_request_bits_offset = layout->commit_request_bits_offset;
     header->commit_request_offset = layout->commit_request_offset;
-    copy_text(header->instance, sizeof header->instance, plan->instance);
-    copy_text(header->version, sizeof header->version, plan->version);
-    copy_text(header->store_url, sizeof header->store_url, plan->store_url);
+    copy_name(header->instance, sizeof header->instance, plan->instance);
+    copy_name(header->version, sizeof header->version, plan->version);
+    copy_name(header->store_url, sizeof header->store_url, plan->store_url);
     header->supervisor_pid = (int32_t)getpid();
     header->started_realtime_ms = shm_realtime_ms();
     header->started_boot_ms = shm_boot_ms();
@@ -216,14 +219,14 @@ struct fill_position {
 /* Writes a stage of a new segment: its name, its ring and the slots of its workers. Moves *position to
  * where the next stage begins. The supervisor calls it once for each stage. */
 static void fill_stage(const struct segment *segment, const struct segment_stage_plan *plan,
-                       struct shm_stage *stage, uint32_t tickets, struct fill_position *position)
+                       struct shm_stage *stage, uint32_t ticket_count, struct fill_position *position)
 {
-    copy_text(stage->name, sizeof stage->name, plan->name);
-    copy_text(stage->type, sizeof stage->type, plan->type);
+    copy_name(stage->name, sizeof stage->name, plan->name);
+    copy_name(stage->type, sizeof stage->type, plan->type);
     stage->first_slot = position->slot;
     stage->concurrency = plan->concurrency;
     stage->timeout_ms = plan->timeout_ms;
-    stage->ring.size = choose_ring_size(tickets);
+    stage->ring.size = choose_ring_word_count(ticket_count);
     stage->ring.limit = plan->input_buffer < stage->ring.size ? plan->input_buffer : stage->ring.size;
     stage->ring.words_offset =
         (uint64_t)((char *)segment->header + position->word_offset - (char *)&stage->ring);
@@ -240,8 +243,8 @@ static void fill_source(const struct segment *segment, const struct segment_sour
                         struct fill_position *position)
 {
     struct shm_source *source = segment_source(segment, index);
-    copy_text(source->id, sizeof source->id, plan->id);
-    copy_text(source->type, sizeof source->type, plan->type);
+    copy_name(source->id, sizeof source->id, plan->id);
+    copy_name(source->type, sizeof source->type, plan->type);
     source->first_stage = position->stage;
     source->stage_count = plan->stage_count;
     source->first_ticket = position->ticket;
@@ -274,33 +277,33 @@ static int fill_segment(struct segment *segment, const struct segment_plan *plan
     return 0;
 }
 
-static bool is_same_object(int one, int other)
+static bool is_same_object(int one_fd, int other_fd)
 {
-    struct stat first, second;
-    return fstat(one, &first) == 0 && fstat(other, &second) == 0 && first.st_dev == second.st_dev &&
-           first.st_ino == second.st_ino;
+    struct stat one_status, other_status;
+    return fstat(one_fd, &one_status) == 0 && fstat(other_fd, &other_status) == 0 &&
+           one_status.st_dev == other_status.st_dev && one_status.st_ino == other_status.st_ino;
 }
 
 /* Opens the shared memory object that has this name and takes an exclusive flock on it, which shows
  * that the supervisor lives. A reader may hold a flock for an instant, so it tries for about a second.
  * Returns 0, -EBUSY (another supervisor holds it), -ENOENT (there is none) or another negative errno.
  * The supervisor calls it while it creates its segment. */
-static int lock_shared_memory(const char *name, int flags, int *out)
+static int lock_shared_memory(const char *name, int flags, int *locked_fd)
 {
     for (int attempts_left = LOCK_ATTEMPTS;;) {
         int fd = shm_open(name, flags, 0), named_fd;
         if (fd < 0)
             return -errno;
-        bool locked = flock(fd, LOCK_EX | LOCK_NB) == 0;
-        int error = locked || errno == EWOULDBLOCK ? 0 : -errno;
-        if (locked && (named_fd = shm_open(name, O_RDONLY, 0)) >= 0) {
-            locked = is_same_object(fd, named_fd); /* its holder may have removed it */
+        bool is_locked = flock(fd, LOCK_EX | LOCK_NB) == 0;
+        int error = is_locked || errno == EWOULDBLOCK ? 0 : -errno;
+        if (is_locked && (named_fd = shm_open(name, O_RDONLY, 0)) >= 0) {
+            is_locked = is_same_object(fd, named_fd); /* its holder may have removed it */
             close(named_fd);
         } else {
-            locked = false;
+            is_locked = false;
         }
-        if (locked) {
-            *out = fd;
+        if (is_locked) {
+            *locked_fd = fd;
             return 0;
         }
         close(fd);
@@ -315,12 +318,12 @@ static int lock_shared_memory(const char *name, int flags, int *out)
 /* Creates a new shared memory object for the segment. If there is one of this name that it can lock,
  * that one's supervisor is dead, and it is removed. Returns 0, -EBUSY if a living supervisor has the
  * name or others keep creating it, or another negative errno. The supervisor runs it. */
-static int create_shared_memory(const char *name, int *out)
+static int create_shared_memory(const char *name, int *new_fd)
 {
     for (int attempts_left = LOCK_ATTEMPTS; attempts_left > 0; attempts_left--) {
         int old_fd = -1, fd = shm_open(name, O_RDWR | O_CREAT | O_EXCL, 0600);
         if (fd >= 0) {
-            *out = fd;
+            *new_fd = fd;
             return 0;
         }
         if (errno != EEXIST)

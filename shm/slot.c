@@ -56,8 +56,8 @@ void shm_clock_follow(const struct shm_header *header)
 }
 
 /* Relaxed: what these fields say to readers is ordered by the stores of `ticket` and `state` around them. */
-#define STORE(field, value) atomic_store_explicit(&(field), value, memory_order_relaxed)
-#define LOAD(field) atomic_load_explicit(&(field), memory_order_relaxed)
+#define STORE_RELAXED(field, value) atomic_store_explicit(&(field), value, memory_order_relaxed)
+#define LOAD_RELAXED(field) atomic_load_explicit(&(field), memory_order_relaxed)
 
 /* Clears what the previous process left in its slot. The supervisor calls it before it starts a process
  * there and after it has recovered an exited one. */
@@ -65,15 +65,15 @@ static void reset_slot(struct shm_slot *slot)
 {
     /* Release: a reader that sees no current event may rely on nothing older. */
     atomic_store_explicit(&slot->ticket, SHM_NO_TICKET, memory_order_release);
-    STORE(slot->event, 0);
-    STORE(slot->event_attempts, 0);
-    STORE(slot->event_crashes, 0);
-    STORE(slot->event_arrival_ms, 0);
-    STORE(slot->pipeline, 0);
-    STORE(slot->program_pid, 0);
+    STORE_RELAXED(slot->event, 0);
+    STORE_RELAXED(slot->event_attempts, 0);
+    STORE_RELAXED(slot->event_crashes, 0);
+    STORE_RELAXED(slot->event_arrival_ms, 0);
+    STORE_RELAXED(slot->pipeline, 0);
+    STORE_RELAXED(slot->program_pid, 0);
     /* A crashed sleeper's bits would attract wake-ups meant for living workers; the next process sets its
      * own. */
-    STORE(slot->wake, 0);
+    STORE_RELAXED(slot->wake, 0);
 }
 
 /* Clears a slot for a new process, sets its state to STARTING, and returns the generation of that
@@ -82,13 +82,13 @@ static void reset_slot(struct shm_slot *slot)
 uint32_t slot_open(struct shm_slot *slot)
 {
     reset_slot(slot);
-    STORE(slot->pid, 0);
-    STORE(slot->cause_kind, SHM_CAUSE_NONE);
-    STORE(slot->cause_code, 0);
+    STORE_RELAXED(slot->pid, 0);
+    STORE_RELAXED(slot->cause_kind, SHM_CAUSE_NONE);
+    STORE_RELAXED(slot->cause_code, 0);
     text_set(&slot->cause_message, "");
     /* Relaxed: the supervisor alone writes it, and the child learns it through fork. */
-    uint32_t generation = LOAD(slot->generation) + 1;
-    STORE(slot->generation, generation);
+    uint32_t generation = LOAD_RELAXED(slot->generation) + 1;
+    STORE_RELAXED(slot->generation, generation);
     slot_set_state(slot, SHM_SLOT_STARTING);
     return generation;
 }
@@ -98,7 +98,7 @@ uint32_t slot_open(struct shm_slot *slot)
  * writes other fields of the slot meanwhile, so this writes only these two. */
 void slot_set_pid(struct shm_slot *slot, int32_t pid)
 {
-    STORE(slot->forked_ns, shm_now_ns());
+    STORE_RELAXED(slot->forked_ns, shm_now_ns());
     /* Release: a reader that sees the pid sees forked_ns. */
     atomic_store_explicit(&slot->pid, pid, memory_order_release);
 }
@@ -106,7 +106,7 @@ void slot_set_pid(struct shm_slot *slot, int32_t pid)
 void slot_clear(struct shm_slot *slot, enum shm_slot_state state)
 {
     reset_slot(slot);
-    STORE(slot->pid, 0);
+    STORE_RELAXED(slot->pid, 0);
     slot_set_state(slot, state);
 }
 
@@ -114,7 +114,7 @@ void slot_clear(struct shm_slot *slot, enum shm_slot_state state)
  * for itself, the supervisor for a slot whose process has exited. `eventpipe status` shows it. */
 void slot_set_state(struct shm_slot *slot, enum shm_slot_state state)
 {
-    STORE(slot->since_ns, shm_now_ns());
+    STORE_RELAXED(slot->since_ns, shm_now_ns());
     /* seq_cst: release, so that since_ns goes with it; and a process that sees space_wanted set
      * (wake_waiters_for_room), which other waiters may have set as well, must see BLOCKED. */
     atomic_store_explicit(&slot->state, state, memory_order_seq_cst);
@@ -132,11 +132,11 @@ void slot_set_uid(struct shm_slot *slot, const char *uid)
  * blames the event that the ticket names. */
 void slot_begin_event(struct shm_slot *slot, uint32_t ticket, const struct slot_event *event, uint64_t now_ns)
 {
-    STORE(slot->since_ns, now_ns);
-    STORE(slot->event, event->id);
-    STORE(slot->event_attempts, event->attempts);
-    STORE(slot->event_crashes, event->crashes);
-    STORE(slot->event_arrival_ms, event->arrival_ms);
+    STORE_RELAXED(slot->since_ns, now_ns);
+    STORE_RELAXED(slot->event, event->id);
+    STORE_RELAXED(slot->event_attempts, event->attempts);
+    STORE_RELAXED(slot->event_crashes, event->crashes);
+    STORE_RELAXED(slot->event_arrival_ms, event->arrival_ms);
     /* Release, both: the state goes with its since_ns, and the ticket, last, with all of it. */
     atomic_store_explicit(&slot->state, SHM_SLOT_BUSY, memory_order_release);
     atomic_store_explicit(&slot->ticket, ticket, memory_order_release);
@@ -147,28 +147,29 @@ void slot_begin_event(struct shm_slot *slot, uint32_t ticket, const struct slot_
  * the event looks younger than it was, so no worker is killed for a timeout by mistake. */
 void slot_end_event(struct shm_slot *slot, uint64_t now_ns)
 {
-    uint64_t started_ns = LOAD(slot->since_ns);
-    uint64_t duration_ns = now_ns > started_ns ? now_ns - started_ns : 0;
-    STORE(slot->ticket, SHM_NO_TICKET);
+    uint64_t event_start_ns = LOAD_RELAXED(slot->since_ns);
+    uint64_t duration_ns = now_ns > event_start_ns ? now_ns - event_start_ns : 0;
+    STORE_RELAXED(slot->ticket, SHM_NO_TICKET);
     /* Release: a reader that sees the event gone sees the ticket gone. */
     atomic_store_explicit(&slot->event, 0, memory_order_release);
     atomic_store_explicit(&slot->since_ns, now_ns, memory_order_release); /* as above */
-    STORE(slot->busy_ns, LOAD(slot->busy_ns) + duration_ns); /* one writer: no read-modify-write is needed */
+    STORE_RELAXED(slot->busy_ns,
+                  LOAD_RELAXED(slot->busy_ns) + duration_ns); /* one writer: no read-modify-write is needed */
     histogram_add(&slot->latency, duration_ns / 1000);
-    STORE(slot->calls, LOAD(slot->calls) + 1);
+    STORE_RELAXED(slot->calls, LOAD_RELAXED(slot->calls) + 1);
 }
 
 /* Returns how many bytes of a message fit into a text in shared memory: at most SHM_TEXT_BYTES - 1, and
  * no part of a UTF-8 character. text_set calls it. */
-static size_t get_fitting_length(const char *message)
+static size_t compute_fitting_bytes(const char *message)
 {
-    size_t length = strnlen(message, SHM_TEXT_BYTES);
-    if (length < SHM_TEXT_BYTES)
-        return length;
-    length = SHM_TEXT_BYTES - 1;
-    while (length > 0 && ((unsigned char)message[length] & 0xc0) == 0x80)
-        length--;
-    return length;
+    size_t message_bytes = strnlen(message, SHM_TEXT_BYTES);
+    if (message_bytes < SHM_TEXT_BYTES)
+        return message_bytes;
+    message_bytes = SHM_TEXT_BYTES - 1;
+    while (message_bytes > 0 && ((unsigned char)message[message_bytes] & 0xc0) == 0x80)
+        message_bytes--;
+    return message_bytes;
 }
 
 /*
@@ -181,44 +182,44 @@ static size_t get_fitting_length(const char *message)
  */
 void text_set(struct shm_text *text, const char *message)
 {
-    size_t length = get_fitting_length(message);
+    size_t message_bytes = compute_fitting_bytes(message);
     /* Relaxed: one writer. If there is another, an older number only mixes the texts, as said. */
-    uint32_t old_sequence = LOAD(text->sequence);
+    uint32_t old_sequence = LOAD_RELAXED(text->sequence);
     uint32_t odd_sequence =
         (old_sequence | 1) + (old_sequence & 1) * 2; /* the next odd one, also after a killed writer's */
-    STORE(text->sequence, odd_sequence);
+    STORE_RELAXED(text->sequence, odd_sequence);
     /* Release at each byte: a reader that sees it sees the odd sequence stored before it. */
-    for (size_t i = 0; i < length; i++)
+    for (size_t i = 0; i < message_bytes; i++)
         __atomic_store_n(&text->bytes[i], message[i], __ATOMIC_RELEASE);
-    __atomic_store_n(&text->bytes[length], '\0', __ATOMIC_RELEASE);
+    __atomic_store_n(&text->bytes[message_bytes], '\0', __ATOMIC_RELEASE);
     /* Release: a reader that sees the even sequence sees all bytes. */
     atomic_store_explicit(&text->sequence, odd_sequence + 1, memory_order_release);
 }
 
 /* Copies a text out of shared memory. Returns false if a writer changed it meanwhile, so that the copy
  * may be mixed. text_get calls it again then. */
-static bool copy_text_once(const struct shm_text *text, char *buffer, size_t size)
+static bool copy_text_once(const struct shm_text *text, char *buffer, size_t buffer_bytes)
 {
     /* Acquire: the bytes read after it are at least as new as this sequence. */
     uint32_t first_sequence = atomic_load_explicit(&text->sequence, memory_order_acquire);
     size_t i = 0;
     /* Acquire at each byte: having read a byte of a later text, it reads a later sequence below. */
-    for (; i + 1 < size && i < SHM_TEXT_BYTES; i++)
+    for (; i + 1 < buffer_bytes && i < SHM_TEXT_BYTES; i++)
         if ((buffer[i] = __atomic_load_n(&text->bytes[i], __ATOMIC_ACQUIRE)) == '\0')
             break;
     buffer[i] = '\0';
     /* Relaxed: the acquiring loads keep it behind them. */
-    return (first_sequence & 1) == 0 && LOAD(text->sequence) == first_sequence;
+    return (first_sequence & 1) == 0 && LOAD_RELAXED(text->sequence) == first_sequence;
 }
 
 /* Copies a text out of shared memory and terminates it. `eventpipe status`, the supervisor and the
  * producer read texts with it. It tries 16 times to get a whole text. Then it keeps what it has: a
  * writer that was killed halfway would make it wait for ever. */
-void text_get(const struct shm_text *text, char *buffer, size_t size)
+void text_get(const struct shm_text *text, char *buffer, size_t buffer_bytes)
 {
-    if (size == 0)
+    if (buffer_bytes == 0)
         return;
-    for (int tries = 0; tries < 16; tries++)
-        if (copy_text_once(text, buffer, size))
+    for (int try_count = 0; try_count < 16; try_count++)
+        if (copy_text_once(text, buffer, buffer_bytes))
             return;
 }

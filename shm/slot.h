@@ -42,6 +42,6 @@ void slot_end_event(struct shm_slot *slot,
 /* text_set: one writer. text_get copies the text, whole if it can within a few tries, and always
  * terminates it. */
 void text_set(struct shm_text *text, const char *message);
-void text_get(const struct shm_text *text, char *buffer, size_t size);
+void text_get(const struct shm_text *text, char *buffer, size_t buffer_bytes);
 
 #endif

@@ -23,41 +23,41 @@
 
 #include <string.h>
 
-static uint64_t make_word(enum ticket_phase phase, uint32_t stage, uint32_t slot, uint32_t generation)
+static uint64_t pack_state(enum ticket_phase phase, uint32_t stage, uint32_t slot, uint32_t generation)
 {
     return (uint64_t)phase << 60 | (uint64_t)(stage & 0xfffu) << 48 | (uint64_t)(slot & 0xffffu) << 32 |
            generation;
 }
 
-static enum ticket_phase word_phase(uint64_t word)
+static enum ticket_phase get_phase(uint64_t packed_state)
 {
-    return (enum ticket_phase)(word >> 60);
+    return (enum ticket_phase)(packed_state >> 60);
 }
 
-static uint32_t word_stage(uint64_t word)
+static uint32_t get_stage_position(uint64_t packed_state)
 {
-    return (uint32_t)(word >> 48) & 0xfffu;
+    return (uint32_t)(packed_state >> 48) & 0xfffu;
 }
 
-static uint32_t word_slot(uint64_t word)
+static uint32_t get_owner_slot(uint64_t packed_state)
 {
-    return (uint32_t)(word >> 32) & 0xffffu;
+    return (uint32_t)(packed_state >> 32) & 0xffffu;
 }
 
-static uint32_t word_generation(uint64_t word)
+static uint32_t get_generation(uint64_t packed_state)
 {
-    return (uint32_t)word;
+    return (uint32_t)packed_state;
 }
 
-static bool is_word_owned_by(uint64_t word, uint32_t slot)
+static bool is_owned_by(uint64_t packed_state, uint32_t slot)
 {
-    enum ticket_phase phase = word_phase(word);
-    return (phase == TICKET_LOADING || phase == TICKET_RUNNING) && word_slot(word) == slot;
+    enum ticket_phase phase = get_phase(packed_state);
+    return (phase == TICKET_LOADING || phase == TICKET_RUNNING) && get_owner_slot(packed_state) == slot;
 }
 
 /* seq_cst: a producer that has set tickets_wanted must see every FREE whose process did not see
  * tickets_wanted (wake.c). It includes acquire, for event and token. */
-static uint64_t load_word(const struct shm_ticket *ticket)
+static uint64_t load_packed_state(const struct shm_ticket *ticket)
 {
     return atomic_load_explicit(&ticket->word, memory_order_seq_cst);
 }
@@ -65,21 +65,22 @@ static uint64_t load_word(const struct shm_ticket *ticket)
 /* Replaces a ticket's word if it still is *expected_word; the one instruction that changes a ticket.
  * The head comment explains its seq_cst order. On failure *expected_word becomes the word found, and
  * acquire lets the caller treat it as if it had loaded it. */
-static bool swap_word(struct shm_ticket *ticket, uint64_t *expected_word, uint64_t new_word)
+static bool swap_packed_state(struct shm_ticket *ticket, uint64_t *expected_packed_state,
+                              uint64_t new_packed_state)
 {
-    return atomic_compare_exchange_strong_explicit(&ticket->word, expected_word, new_word,
+    return atomic_compare_exchange_strong_explicit(&ticket->word, expected_packed_state, new_packed_state,
                                                    memory_order_seq_cst, memory_order_acquire);
 }
 
 /* Copies a ticket, which says who owns an event in flight, into a plain struct for the caller. Acquire,
  * both loads: having seen the event or token of a later use, ticket_look sees the later word, too, and
  * tries again. */
-static void fill_view(struct ticket_view *view, const struct shm_ticket *ticket, uint64_t word)
+static void fill_view(struct ticket_view *view, const struct shm_ticket *ticket, uint64_t packed_state)
 {
-    view->phase = word_phase(word);
-    view->stage = word_stage(word);
-    view->slot = word_slot(word);
-    view->generation = word_generation(word);
+    view->phase = get_phase(packed_state);
+    view->stage = get_stage_position(packed_state);
+    view->slot = get_owner_slot(packed_state);
+    view->generation = get_generation(packed_state);
     view->event = atomic_load_explicit(&ticket->event, memory_order_acquire);
     view->token = atomic_load_explicit(&ticket->token, memory_order_acquire);
 }
@@ -91,13 +92,13 @@ struct ticket_view ticket_look(const struct segment *segment, uint32_t ticket)
 {
     const struct shm_ticket *shared_ticket = segment_ticket(segment, ticket);
     struct ticket_view view;
-    uint64_t word = load_word(shared_ticket);
-    for (int tries = 0; tries < 4; tries++) {
-        fill_view(&view, shared_ticket, word);
-        uint64_t word_after = load_word(shared_ticket);
-        if (word_after == word)
+    uint64_t packed_state = load_packed_state(shared_ticket);
+    for (int try_count = 0; try_count < 4; try_count++) {
+        fill_view(&view, shared_ticket, packed_state);
+        uint64_t packed_state_after = load_packed_state(shared_ticket);
+        if (packed_state_after == packed_state)
             break;
-        word = word_after;
+        packed_state = packed_state_after;
     }
     return view;
 }
@@ -114,18 +115,18 @@ struct ticket_view ticket_look(const struct segment *segment, uint32_t ticket)
  * claim with a new token was committed, and the old token's lock is gone.
  */
 uint32_t ticket_load(const struct segment *segment, const struct shm_source *source, uint32_t slot,
-                     uint32_t *hint)
+                     uint32_t *next_index)
 {
-    uint32_t position = *hint < source->ticket_count ? *hint : 0;
+    uint32_t index = *next_index < source->ticket_count ? *next_index : 0;
     for (uint32_t tried_count = 0; tried_count < source->ticket_count; tried_count++) {
-        uint32_t ticket = source->first_ticket + position;
+        uint32_t ticket = source->first_ticket + index;
         struct shm_ticket *shared_ticket = segment_ticket(segment, ticket);
-        uint64_t current_word = load_word(shared_ticket);
-        position = position + 1 < source->ticket_count ? position + 1 : 0;
-        if (word_phase(current_word) == TICKET_FREE &&
-            swap_word(shared_ticket, &current_word,
-                      make_word(TICKET_LOADING, 0, slot, word_generation(current_word) + 1))) {
-            *hint = position;
+        uint64_t packed_state = load_packed_state(shared_ticket);
+        index = index + 1 < source->ticket_count ? index + 1 : 0;
+        if (get_phase(packed_state) == TICKET_FREE &&
+            swap_packed_state(shared_ticket, &packed_state,
+                              pack_state(TICKET_LOADING, 0, slot, get_generation(packed_state) + 1))) {
+            *next_index = index;
             return ticket;
         }
     }
@@ -148,10 +149,10 @@ void ticket_bind(const struct segment *segment, uint32_t ticket, int64_t event, 
 bool ticket_mark_queued(const struct segment *segment, uint32_t ticket, uint32_t owner_slot, uint32_t stage)
 {
     struct shm_ticket *shared_ticket = segment_ticket(segment, ticket);
-    uint64_t current_word = load_word(shared_ticket);
-    while (is_word_owned_by(current_word, owner_slot))
-        if (swap_word(shared_ticket, &current_word,
-                      make_word(TICKET_QUEUED, stage, SHM_NO_SLOT, word_generation(current_word))))
+    uint64_t packed_state = load_packed_state(shared_ticket);
+    while (is_owned_by(packed_state, owner_slot))
+        if (swap_packed_state(shared_ticket, &packed_state,
+                              pack_state(TICKET_QUEUED, stage, SHM_NO_SLOT, get_generation(packed_state))))
             return true;
     return false;
 }
@@ -183,11 +184,11 @@ bool ticket_take(const struct segment *segment, uint32_t ticket, uint32_t stage,
                  struct ticket_view *out)
 {
     struct shm_ticket *shared_ticket = segment_ticket(segment, ticket);
-    uint64_t current_word = load_word(shared_ticket);
-    while (word_phase(current_word) == TICKET_QUEUED && word_stage(current_word) == stage) {
-        uint64_t running_word = make_word(TICKET_RUNNING, stage, slot, word_generation(current_word));
-        if (swap_word(shared_ticket, &current_word, running_word)) {
-            fill_view(out, shared_ticket, running_word);
+    uint64_t packed_state = load_packed_state(shared_ticket);
+    while (get_phase(packed_state) == TICKET_QUEUED && get_stage_position(packed_state) == stage) {
+        uint64_t running_packed_state = pack_state(TICKET_RUNNING, stage, slot, get_generation(packed_state));
+        if (swap_packed_state(shared_ticket, &packed_state, running_packed_state)) {
+            fill_view(out, shared_ticket, running_packed_state);
             return true;
         }
     }
@@ -201,10 +202,10 @@ bool ticket_take(const struct segment *segment, uint32_t ticket, uint32_t stage,
 bool ticket_free(const struct segment *segment, uint32_t ticket, uint32_t owner_slot)
 {
     struct shm_ticket *shared_ticket = segment_ticket(segment, ticket);
-    uint64_t current_word = load_word(shared_ticket);
-    while (is_word_owned_by(current_word, owner_slot))
-        if (swap_word(shared_ticket, &current_word,
-                      make_word(TICKET_FREE, 0, SHM_NO_SLOT, word_generation(current_word))))
+    uint64_t packed_state = load_packed_state(shared_ticket);
+    while (is_owned_by(packed_state, owner_slot))
+        if (swap_packed_state(shared_ticket, &packed_state,
+                              pack_state(TICKET_FREE, 0, SHM_NO_SLOT, get_generation(packed_state))))
             return true;
     return false;
 }
@@ -215,11 +216,11 @@ bool ticket_free(const struct segment *segment, uint32_t ticket, uint32_t owner_
 bool ticket_mark_orphaned(const struct segment *segment, uint32_t ticket, uint32_t exited_slot)
 {
     struct shm_ticket *shared_ticket = segment_ticket(segment, ticket);
-    uint64_t current_word = load_word(shared_ticket);
-    while (is_word_owned_by(current_word, exited_slot))
-        if (swap_word(shared_ticket, &current_word,
-                      make_word(TICKET_ORPHANED, word_stage(current_word), exited_slot,
-                                word_generation(current_word))))
+    uint64_t packed_state = load_packed_state(shared_ticket);
+    while (is_owned_by(packed_state, exited_slot))
+        if (swap_packed_state(shared_ticket, &packed_state,
+                              pack_state(TICKET_ORPHANED, get_stage_position(packed_state), exited_slot,
+                                         get_generation(packed_state))))
             return true;
     return false;
 }
@@ -235,16 +236,16 @@ bool ticket_mark_orphaned(const struct segment *segment, uint32_t ticket, uint32
 bool ticket_free_orphan(const struct segment *segment, uint32_t ticket)
 {
     struct shm_ticket *shared_ticket = segment_ticket(segment, ticket);
-    uint64_t current_word = load_word(shared_ticket);
-    if (word_phase(current_word) != TICKET_ORPHANED)
+    uint64_t packed_state = load_packed_state(shared_ticket);
+    if (get_phase(packed_state) != TICKET_ORPHANED)
         return false;
     struct shm_cause *cause = segment_cause(segment, ticket);
     cause->kind = SHM_CAUSE_NONE;
     cause->code = 0;
     cause->pid = 0;
     cause->message[0] = '\0';
-    return swap_word(shared_ticket, &current_word,
-                     make_word(TICKET_FREE, 0, SHM_NO_SLOT, word_generation(current_word)));
+    return swap_packed_state(shared_ticket, &packed_state,
+                             pack_state(TICKET_FREE, 0, SHM_NO_SLOT, get_generation(packed_state)));
 }
 
 /* Makes a ticket in any phase but FREE ORPHANED, so that its event is unlocked in the store. The
@@ -253,11 +254,13 @@ bool ticket_free_orphan(const struct segment *segment, uint32_t ticket)
 bool ticket_revoke(const struct segment *segment, uint32_t ticket)
 {
     struct shm_ticket *shared_ticket = segment_ticket(segment, ticket);
-    uint64_t current_word = load_word(shared_ticket);
-    while (word_phase(current_word) != TICKET_FREE) {
-        uint64_t next = make_word(TICKET_ORPHANED, word_stage(current_word), word_slot(current_word),
-                                  word_generation(current_word));
-        if (current_word == next || swap_word(shared_ticket, &current_word, next))
+    uint64_t packed_state = load_packed_state(shared_ticket);
+    while (get_phase(packed_state) != TICKET_FREE) {
+        uint64_t orphaned_packed_state =
+            pack_state(TICKET_ORPHANED, get_stage_position(packed_state), get_owner_slot(packed_state),
+                       get_generation(packed_state));
+        if (packed_state == orphaned_packed_state ||
+            swap_packed_state(shared_ticket, &packed_state, orphaned_packed_state))
             return true;
     }
     return false;
@@ -266,25 +269,25 @@ bool ticket_revoke(const struct segment *segment, uint32_t ticket)
 /* Returns how many events of a source are in flight (tickets that are not FREE). Unless the arrays are
  * NULL, also counts how many wait and how many run at each stage. The producer calls it before it
  * claims more, and at the end to see that none is left. */
-uint32_t ticket_count(const struct segment *segment, const struct shm_source *source, uint32_t *queued,
-                      uint32_t *running)
+uint32_t ticket_count(const struct segment *segment, const struct shm_source *source, uint32_t *queued_counts,
+                      uint32_t *running_counts)
 {
-    uint32_t count = 0;
-    if (queued != NULL)
-        memset(queued, 0, source->stage_count * sizeof *queued);
-    if (running != NULL)
-        memset(running, 0, source->stage_count * sizeof *running);
+    uint32_t in_flight_count = 0;
+    if (queued_counts != NULL)
+        memset(queued_counts, 0, source->stage_count * sizeof *queued_counts);
+    if (running_counts != NULL)
+        memset(running_counts, 0, source->stage_count * sizeof *running_counts);
     for (uint32_t i = 0; i < source->ticket_count; i++) {
-        uint64_t word = load_word(segment_ticket(segment, source->first_ticket + i));
-        enum ticket_phase phase = word_phase(word);
-        uint32_t stage = word_stage(word);
-        count += phase != TICKET_FREE;
-        if (queued != NULL && phase == TICKET_QUEUED && stage < source->stage_count)
-            queued[stage]++;
-        if (running != NULL && phase == TICKET_RUNNING && stage < source->stage_count)
-            running[stage]++;
+        uint64_t packed_state = load_packed_state(segment_ticket(segment, source->first_ticket + i));
+        enum ticket_phase phase = get_phase(packed_state);
+        uint32_t stage = get_stage_position(packed_state);
+        in_flight_count += phase != TICKET_FREE;
+        if (queued_counts != NULL && phase == TICKET_QUEUED && stage < source->stage_count)
+            queued_counts[stage]++;
+        if (running_counts != NULL && phase == TICKET_RUNNING && stage < source->stage_count)
+            running_counts[stage]++;
     }
-    return count;
+    return in_flight_count;
 }
 
 #define RANGE_TICKETS \
@@ -293,8 +296,8 @@ uint32_t ticket_count(const struct segment *segment, const struct shm_source *so
 /* A part of the table, and which of its tickets are in the ring of the stage that they are queued for. */
 struct ticket_range {
     const struct segment *segment;
-    uint32_t first, count, stage;
-    uint8_t in_ring[RANGE_TICKETS / 8];
+    uint32_t first_ticket, ticket_count, stage_position;
+    uint8_t in_ring_bits[RANGE_TICKETS / 8];
 };
 
 /* Marks a ticket as found in the ring of the stage that it waits for, so that push_lost_tickets leaves
@@ -303,30 +306,33 @@ struct ticket_range {
 static void on_ring_entry(uint32_t ticket, void *user)
 {
     struct ticket_range *range = user;
-    uint32_t index = ticket - range->first; /* a smaller ticket wraps to a huge index */
-    if (index >= range->count)
+    uint32_t index = ticket - range->first_ticket; /* a smaller ticket wraps to a huge index */
+    if (index >= range->ticket_count)
         return;
-    uint64_t word = load_word(segment_ticket(range->segment, ticket));
-    if (word_phase(word) == TICKET_QUEUED && word_stage(word) == range->stage)
-        range->in_ring[index / 8] |= (uint8_t)(1u << index % 8);
+    uint64_t packed_state = load_packed_state(segment_ticket(range->segment, ticket));
+    if (get_phase(packed_state) == TICKET_QUEUED && get_stage_position(packed_state) == range->stage_position)
+        range->in_ring_bits[index / 8] |= (uint8_t)(1u << index % 8);
 }
 
 /* Pushes the QUEUED tickets of this range that no ring holds into their stages' rings. The supervisor's
  * search for lost events calls it. Returns how many it pushed; sets *tickets_left if a ring was full.
  * */
 static uint32_t push_lost_tickets(const struct ticket_range *range, const struct shm_source *source,
-                                  bool *tickets_left)
+                                  bool *has_tickets_left)
 {
     uint32_t pushed_count = 0;
-    for (uint32_t index = 0; index < range->count; index++) {
-        uint64_t word = load_word(segment_ticket(range->segment, range->first + index));
-        if (word_phase(word) != TICKET_QUEUED || (range->in_ring[index / 8] & 1u << index % 8) != 0)
+    for (uint32_t index = 0; index < range->ticket_count; index++) {
+        uint64_t packed_state =
+            load_packed_state(segment_ticket(range->segment, range->first_ticket + index));
+        if (get_phase(packed_state) != TICKET_QUEUED ||
+            (range->in_ring_bits[index / 8] & 1u << index % 8) != 0)
             continue;
-        struct shm_stage *stage = segment_stage(range->segment, source->first_stage + word_stage(word));
-        if (ring_push(range->segment, &stage->ring, range->first + index) == RING_OK)
+        struct shm_stage *stage =
+            segment_stage(range->segment, source->first_stage + get_stage_position(packed_state));
+        if (ring_push(range->segment, &stage->ring, range->first_ticket + index) == RING_OK)
             pushed_count++;
         else
-            *tickets_left = true;
+            *has_tickets_left = true;
     }
     return pushed_count;
 }
@@ -342,18 +348,19 @@ static uint32_t push_lost_tickets(const struct ticket_range *range, const struct
  * by the time a worker pops it.
  */
 uint32_t ticket_requeue_lost(const struct segment *segment, const struct shm_source *source,
-                             bool *tickets_left)
+                             bool *has_tickets_left)
 {
     uint32_t pushed_count = 0;
-    *tickets_left = false;
+    *has_tickets_left = false;
     for (uint32_t first_index = 0; first_index < source->ticket_count; first_index += RANGE_TICKETS) {
-        struct ticket_range range = {.segment = segment, .first = source->first_ticket + first_index};
-        range.count = source->ticket_count - first_index < RANGE_TICKETS ? source->ticket_count - first_index
-                                                                         : RANGE_TICKETS;
-        for (range.stage = 0; range.stage < source->stage_count; range.stage++)
-            ring_each(segment, &segment_stage(segment, source->first_stage + range.stage)->ring,
+        struct ticket_range range = {.segment = segment, .first_ticket = source->first_ticket + first_index};
+        range.ticket_count = source->ticket_count - first_index < RANGE_TICKETS
+                                 ? source->ticket_count - first_index
+                                 : RANGE_TICKETS;
+        for (range.stage_position = 0; range.stage_position < source->stage_count; range.stage_position++)
+            ring_each(segment, &segment_stage(segment, source->first_stage + range.stage_position)->ring,
                       on_ring_entry, &range);
-        pushed_count += push_lost_tickets(&range, source, tickets_left);
+        pushed_count += push_lost_tickets(&range, source, has_tickets_left);
     }
     return pushed_count;
 }

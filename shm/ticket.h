@@ -23,10 +23,10 @@ struct ticket_view {
 };
 struct ticket_view ticket_look(const struct segment *segment, uint32_t ticket);
 
-/* Producer: FREE -> LOADING. Begins to look at *hint, which the caller keeps. Returns the ticket or
+/* Producer: FREE -> LOADING. Begins to look at *next_index, which the caller keeps. Returns the ticket or
  * SHM_NO_TICKET. */
 uint32_t ticket_load(const struct segment *segment, const struct shm_source *source, uint32_t slot,
-                     uint32_t *hint);
+                     uint32_t *next_index);
 /* Producer, while LOADING: names the event and the token of its lock, before the store's transaction
  * commits. */
 void ticket_bind(const struct segment *segment, uint32_t ticket, int64_t event, uint64_t token);
@@ -54,14 +54,14 @@ bool ticket_revoke(const struct segment *segment, uint32_t ticket);
 
 /* How many of a source's tickets are not FREE; and how many of these are QUEUED and RUNNING at each stage,
  * if the arrays are not NULL. */
-uint32_t ticket_count(const struct segment *segment, const struct shm_source *source, uint32_t *queued,
-                      uint32_t *running);
+uint32_t ticket_count(const struct segment *segment, const struct shm_source *source, uint32_t *queued_counts,
+                      uint32_t *running_counts);
 
 /*
  * Supervisor: pushes each QUEUED ticket of this source that is in no ring into its stage's ring; a second
- * copy is harmless. Returns how many it pushed. Sets *tickets_left when a ring had no room: call again later.
+ * copy is harmless. Returns how many it pushed. Sets *has_tickets_left when a ring had no room: call again later.
  */
 uint32_t ticket_requeue_lost(const struct segment *segment, const struct shm_source *source,
-                             bool *tickets_left);
+                             bool *has_tickets_left);
 
 #endif

@@ -35,7 +35,7 @@
 
 /* Whether this process now waits for something else than entries of its ring, so that none shall wake
  * it for them. Relaxed: it is the process's own state. */
-static bool waits_elsewhere(const struct shm_slot *slot)
+static bool is_slot_waiting_elsewhere(const struct shm_slot *slot)
 {
     uint32_t state = atomic_load_explicit(&slot->state, memory_order_relaxed);
     return state == SHM_SLOT_BLOCKED || state == SHM_SLOT_WAITING || state == SHM_SLOT_PAUSED;
@@ -43,16 +43,16 @@ static bool waits_elsewhere(const struct shm_slot *slot)
 
 /* seq_cst: the first half of the pair in invariant 1. As a read-modify-write it also acquires from the
  * last waker, so the look for work sees whatever that waker stored before. */
-static uint32_t prepare_sleep(struct shm_slot *slot, bool elsewhere)
+static uint32_t prepare_sleep(struct shm_slot *slot, bool is_waiting_elsewhere)
 {
-    uint32_t key = WAKE_SLEEPING | (elsewhere ? WAKE_ELSEWHERE : 0);
-    atomic_exchange_explicit(&slot->wake, key, memory_order_seq_cst);
-    return key;
+    uint32_t futex_key = WAKE_SLEEPING | (is_waiting_elsewhere ? WAKE_ELSEWHERE : 0);
+    atomic_exchange_explicit(&slot->wake, futex_key, memory_order_seq_cst);
+    return futex_key;
 }
 
 uint32_t wake_prepare(struct shm_slot *slot)
 {
-    return prepare_sleep(slot, waits_elsewhere(slot));
+    return prepare_sleep(slot, is_slot_waiting_elsewhere(slot));
 }
 
 uint32_t wake_prepare_elsewhere(struct shm_slot *slot)
@@ -80,24 +80,25 @@ void wake_want_ticket(struct shm_source *source)
     atomic_store_explicit(&source->tickets_wanted, 1, memory_order_seq_cst);
 }
 
-void wake_wait(_Atomic uint32_t *word, uint32_t key, uint64_t timeout_ns)
+void wake_wait(_Atomic uint32_t *futex_word, uint32_t futex_key, uint64_t timeout_ns)
 {
     struct timespec timeout = {.tv_sec = (time_t)(timeout_ns / UINT64_C(1000000000)),
                                .tv_nsec = (long)(timeout_ns % UINT64_C(1000000000))};
-    syscall(SYS_futex, word, FUTEX_WAIT, key, timeout_ns == WAKE_FOREVER ? NULL : &timeout, NULL, 0);
+    syscall(SYS_futex, futex_word, FUTEX_WAIT, futex_key, timeout_ns == WAKE_FOREVER ? NULL : &timeout, NULL,
+            0);
 }
 
-void wake_word(_Atomic uint32_t *word)
+void wake_word(_Atomic uint32_t *futex_word)
 {
-    syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0);
+    syscall(SYS_futex, futex_word, FUTEX_WAKE, 1, NULL, NULL, 0);
 }
 
 /* The kernel compares the word with the key and queues the sleeper in one step. A waker sets WAKE_WOKEN
  * before its call. Either that comes before the step, and the wait ends at once, or after it, and the call
  * finds the sleeper. */
-void wake_sleep(struct shm_slot *slot, uint32_t key, uint64_t timeout_ns)
+void wake_sleep(struct shm_slot *slot, uint32_t futex_key, uint64_t timeout_ns)
 {
-    wake_wait(&slot->wake, key, timeout_ns);
+    wake_wait(&slot->wake, futex_key, timeout_ns);
     wake_cancel(slot);
 }
 
@@ -117,9 +118,9 @@ void wake_slot(struct shm_slot *slot)
  * order. */
 static bool wake_unless_chosen(struct shm_slot *slot)
 {
-    uint32_t sleeping = WAKE_SLEEPING;
+    uint32_t expected_state = WAKE_SLEEPING;
     if (atomic_load_explicit(&slot->wake, memory_order_seq_cst) != WAKE_SLEEPING ||
-        !atomic_compare_exchange_strong_explicit(&slot->wake, &sleeping, WAKE_SLEEPING | WAKE_WOKEN,
+        !atomic_compare_exchange_strong_explicit(&slot->wake, &expected_state, WAKE_SLEEPING | WAKE_WOKEN,
                                                  memory_order_seq_cst, memory_order_seq_cst))
         return false;
     wake_word(&slot->wake);
@@ -140,11 +141,11 @@ void wake_stage(const struct segment *segment, const struct shm_stage *stage)
  * at once. */
 uint32_t wake_count_idle_workers(const struct segment *segment, const struct shm_stage *stage)
 {
-    uint32_t idle = 0;
+    uint32_t idle_count = 0;
     for (uint32_t i = 0; i < stage->concurrency; i++) /* relaxed: it is a guess about others anyway */
-        idle += atomic_load_explicit(&segment_slot(segment, stage->first_slot + i)->wake,
-                                     memory_order_relaxed) == WAKE_SLEEPING;
-    return idle;
+        idle_count += atomic_load_explicit(&segment_slot(segment, stage->first_slot + i)->wake,
+                                           memory_order_relaxed) == WAKE_SLEEPING;
+    return idle_count;
 }
 
 /* Wakes one more worker of a stage if entries are left in its ring; a worker calls it when it has taken
@@ -156,7 +157,7 @@ void wake_for_leftover(const struct segment *segment, const struct shm_stage *st
         wake_stage(segment, stage);
 }
 
-static void wake_if_blocked(struct shm_slot *slot)
+static void wake_slot_if_blocked(struct shm_slot *slot)
 {
     /* seq_cst: the waiter stored its state before space_wanted, and space_wanted has been seen. */
     if (atomic_load_explicit(&slot->state, memory_order_seq_cst) == SHM_SLOT_BLOCKED)
@@ -186,12 +187,13 @@ void wake_waiters_for_room(const struct segment *segment, struct shm_stage *stag
         return;
     const struct shm_source *source = segment_source(segment, stage->source);
     if (stage->position == 0) {
-        wake_if_blocked(segment_slot(segment, source->producer_slot));
+        wake_slot_if_blocked(segment_slot(segment, source->producer_slot));
         return;
     }
-    const struct shm_stage *before = segment_stage(segment, source->first_stage + stage->position - 1);
-    for (uint32_t i = 0; i < before->concurrency; i++)
-        wake_if_blocked(segment_slot(segment, before->first_slot + i));
+    const struct shm_stage *previous_stage =
+        segment_stage(segment, source->first_stage + stage->position - 1);
+    for (uint32_t i = 0; i < previous_stage->concurrency; i++)
+        wake_slot_if_blocked(segment_slot(segment, previous_stage->first_slot + i));
 }
 
 /* Wakes the producer if it waits for a ticket; a process that has freed one calls it. The producer sets

@@ -41,10 +41,10 @@ void wake_want_room(struct shm_ring *ring);
 /* The same for the producer: asks to be woken when a ticket goes FREE. */
 void wake_want_ticket(struct shm_source *source);
 void wake_cancel(struct shm_slot *slot);
-void wake_sleep(struct shm_slot *slot, uint32_t key, uint64_t timeout_ns);
-/* The bare futex: sleeps while *word is `key`, at most timeout_ns; wakes one sleeper of it. */
-void wake_wait(_Atomic uint32_t *word, uint32_t key, uint64_t timeout_ns);
-void wake_word(_Atomic uint32_t *word);
+void wake_sleep(struct shm_slot *slot, uint32_t futex_key, uint64_t timeout_ns);
+/* The bare futex: sleeps while *futex_word is `futex_key`, at most timeout_ns; wakes one sleeper of it. */
+void wake_wait(_Atomic uint32_t *futex_word, uint32_t futex_key, uint64_t timeout_ns);
+void wake_word(_Atomic uint32_t *futex_word);
 /* Wakes this process, whatever it waits for. No system call unless the slot sleeps. */
 void wake_slot(struct shm_slot *slot);
 

@@ -44,21 +44,21 @@ int write_lock_init(pthread_mutex_t *write_lock)
 }
 
 /* Takes over from a crashed holder; any other error becomes negative. */
-static int write_lock_result(pthread_mutex_t *write_lock, int error)
+static int recover_write_lock(pthread_mutex_t *write_lock, int error)
 {
     return error == EOWNERDEAD ? -pthread_mutex_consistent(write_lock) : -error;
 }
 
-static int write_lock_wait(pthread_mutex_t *write_lock, uint64_t until_ns)
+static int wait_for_write_lock(pthread_mutex_t *write_lock, uint64_t deadline_ns)
 {
-    struct timespec until = {.tv_sec = (time_t)(until_ns / (1000 * MS_NS)),
-                             .tv_nsec = (long)(until_ns % (1000 * MS_NS))};
-    return pthread_mutex_clocklock(write_lock, CLOCK_MONOTONIC, &until);
+    struct timespec deadline = {.tv_sec = (time_t)(deadline_ns / (1000 * MS_NS)),
+                                .tv_nsec = (long)(deadline_ns % (1000 * MS_NS))};
+    return pthread_mutex_clocklock(write_lock, CLOCK_MONOTONIC, &deadline);
 }
 
 int write_lock_try(pthread_mutex_t *write_lock)
 {
-    return write_lock_result(write_lock, pthread_mutex_trylock(write_lock));
+    return recover_write_lock(write_lock, pthread_mutex_trylock(write_lock));
 }
 
 /* Waits for the store's write lock, at most timeout_ms. Producers, workers and the keeper call it
@@ -73,9 +73,9 @@ int write_lock_acquire(pthread_mutex_t *write_lock, uint64_t timeout_ms)
     uint64_t begin_ns = error == EBUSY ? shm_now_ns() : 0, waited_ms = 0;
     while (error == EBUSY || (error == ETIMEDOUT && waited_ms < timeout_ms)) {
         waited_ms += timeout_ms - waited_ms < TRY_INTERVAL_MS ? timeout_ms - waited_ms : TRY_INTERVAL_MS;
-        error = write_lock_wait(write_lock, begin_ns + waited_ms * MS_NS);
+        error = wait_for_write_lock(write_lock, begin_ns + waited_ms * MS_NS);
     }
-    return write_lock_result(write_lock, error);
+    return recover_write_lock(write_lock, error);
 }
 
 void write_lock_release(pthread_mutex_t *write_lock)
