@@ -157,7 +157,7 @@ static void close_pipe_ends(int pipe_fds[2])
 }
 
 /* Opens the pipes for a process that the supervisor is about to fork: one for its stderr, and for the
- * keeper a socket pair for requests. Returns 0 or -errno. The caller closes what `pipes` holds, also
+ * keeper a socket pair for requests. Returns 0 or -errno. child_start closes what `pipes` holds, also
  * after an error. */
 static int open_pipes(struct supervisor *supervisor, struct child *child, struct child_pipes *pipes)
 {
@@ -174,7 +174,7 @@ static int open_pipes(struct supervisor *supervisor, struct child *child, struct
 }
 
 /* Treats a process that the supervisor could not fork as a crash: logs it, and lets the restart policy
- * choose when to try again. child_start calls it. */
+ * choose when to try again. child_start calls it in the supervisor. */
 static void handle_failed_start(struct supervisor *supervisor, struct child *child, int error)
 {
     char message[128];
@@ -197,15 +197,16 @@ static void publish_process_group(const struct supervisor *supervisor, const str
         atomic_store(&segment_stage(&supervisor->segment, slot->stage)->process_group, process_group);
 }
 
-/* Calls and commits of all processes that ran in this slot. */
+/* Returns how many calls and commits all processes that ran in this slot have made. */
 static uint64_t count_work_done(const struct shm_slot *slot)
 {
     return atomic_load(&slot->calls) + atomic_load(&slot->commits);
 }
 
-/* Forks a worker, a producer or the keeper for this process slot. The supervisor calls it at the start
- * and for each restart. The slot is opened before the fork, so that nothing of the new process carries
- * an older generation. A failed start counts as a crash. */
+/* The supervisor calls this at the start and for each restart: forks a worker, a producer or the keeper
+ * for this process slot (each process of the instance has one slot in shared memory). The slot is opened
+ * before the fork, so that the new process never carries the generation, the number of the start, of an
+ * earlier one. A failed start counts as a crash. */
 void child_start(struct supervisor *supervisor, struct child *child)
 {
     struct shm_slot *slot = supervisor_slot(supervisor, child);
@@ -252,9 +253,9 @@ bool child_made_progress(const struct supervisor *supervisor, const struct child
     return count_work_done(supervisor_slot(supervisor, child)) != child->work_count_at_start;
 }
 
-/* Sends a signal to a child to end it, and records why, so that the exit does not count as a crash. The
- * supervisor calls it for a restart, a timeout and the shutdown. Does nothing if the slot has no
- * process. */
+/* Sends a signal to a child of the supervisor to end it, and records why, so that the exit does not count
+ * as a crash. The supervisor calls it for a restart, an event that ran too long, and the shutdown. Does
+ * nothing if no process runs in the slot. */
 void child_kill(struct child *child, enum child_order order, int signal, uint64_t now_ns)
 {
     if (child->pid == 0)

@@ -109,7 +109,7 @@ int control_listen(struct supervisor *supervisor, struct error *error)
     return 0;
 }
 
-/* Disconnects a client and frees its entry. */
+/* Closes a client's connection to the control socket and frees its entry in the supervisor's list. */
 static void disconnect_client(struct supervisor *supervisor, struct client *client)
 {
     supervisor_unwatch_fd(supervisor, &client->fd);
@@ -152,9 +152,9 @@ static void pause_accepting(struct supervisor *supervisor, int reason)
     supervisor->is_accept_pause_reported = true;
 }
 
-/* Accepts a connection to the control socket and notes its user, who may be allowed to change something
- * or not. The supervisor's loop calls it when a client connects. Refuses the client if there are too
- * many. */
+/* Accepts a connection of `eventpipe` to the control socket and notes its user, because only some users
+ * may change anything. The supervisor's loop calls it when a client connects. If there are too many
+ * clients, it sends the new one an error and closes the connection. */
 void control_accept_client(struct supervisor *supervisor)
 {
     int fd = accept4(supervisor->listen_fd, NULL, NULL, SOCK_CLOEXEC);
@@ -244,9 +244,9 @@ static bool find_request_target(struct supervisor *supervisor, const cJSON *requ
     return true;
 }
 
-/* Serves `eventpipe pause` and `eventpipe resume` in the supervisor: sets or clears the pause of a
- * source or stage, wakes its processes so that they see it, and answers the client. With is_dry_run it
- * only answers. */
+/* Serves `eventpipe pause` and `eventpipe resume` in the supervisor: sets or clears the pause of a source
+ * or stage, wakes its processes so that they see it, and answers the client. With is_dry_run it changes
+ * nothing and only answers. */
 static void serve_pause_or_resume(struct supervisor *supervisor, const cJSON *request, int client_fd,
                                   bool must_pause, bool is_dry_run)
 {
@@ -311,8 +311,8 @@ static void serve_restart(struct supervisor *supervisor, const cJSON *request, i
                 process_count == 1 ? "" : "es", target.name);
 }
 
-/* Whether any source or stage is paused. `eventpipe drain` warns of it: the events of a paused one
- * wait, and the drain does not end before it is resumed. */
+/* Whether any source or stage is paused. The supervisor warns of it when it answers `eventpipe drain`: the
+ * events of a paused source or stage wait, so the drain does not end before an operator resumes it. */
 static bool is_anything_paused(const struct supervisor *supervisor)
 {
     const struct segment *segment = &supervisor->segment;
@@ -344,7 +344,7 @@ static void serve_drain(struct supervisor *supervisor, int client_fd, bool is_dr
 }
 
 /* Whether all members of a control request are known and of the right type; if not, sends the client an
- * error. The supervisor checks the requests that it serves itself: without a mistyped "stage", for
+ * error. The supervisor checks the requests that it serves itself: if it ignored a mistyped "stage", for
  * example, a restart would act on the whole source. */
 static bool is_request_valid(const cJSON *request, int client_fd)
 {
@@ -419,9 +419,8 @@ static void pass_request_to_keeper(struct supervisor *supervisor, const struct c
                     keeper->pid != 0 && keeper->is_ready ? "busy" : "not running");
 }
 
-/* Checks a complete control request and the rights of its sender, then serves it or passes it to the
- * keeper. Only root and the daemon's user may change something. The supervisor calls it once for each
- * client. */
+/* The supervisor calls this once for each client: checks a complete control request and the rights of its
+ * sender, then serves it or passes it to the keeper. Only root and the daemon's user may change something. */
 static void serve_request(struct supervisor *supervisor, struct client *client)
 {
     /* cJSON alone accepts an object with anything behind it. */
@@ -446,8 +445,8 @@ static void serve_request(struct supervisor *supervisor, struct client *client)
 }
 
 /* Reads what has arrived of a client's request line on the control socket, and nothing after the line,
- * which belongs to the process that serves the request. Returns 1 = the line is complete, 0 = not yet,
- * -1 = the client is gone or there is no memory. The supervisor runs it. */
+ * which belongs to the process that serves the request. The supervisor runs it for each client. Returns 1
+ * = the line is complete, 0 = not yet, -1 = the client is gone or memory is exhausted. */
 static int read_request_line(struct client *client)
 {
     static char peeked[CONTROL_REQUEST_BYTES];

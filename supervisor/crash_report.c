@@ -48,8 +48,8 @@ static void set_record_cause(struct crash_record *record, const struct child *ch
     set_record_text(record->cause, sizeof record->cause, shm_cause_name(kind));
 }
 
-/* Adds a record for operators (`eventpipe crashes`) to the crash log in shared memory and wakes the
- * keeper, which stores it. The supervisor calls it for each process that has crashed. */
+/* The supervisor calls this for each process that has crashed: adds a record for operators (`eventpipe
+ * crashes`) to the crash log in shared memory, and wakes the keeper, which stores the record. */
 void crash_report_add(struct supervisor *supervisor, const struct child *child,
                       const struct exit_cause *cause)
 {

@@ -24,8 +24,9 @@
 #include "src/process/child_context.h"
 #include "supervisor/state.h"
 
-/* Returns the ticket of the event that an exited worker was processing; SHM_NO_TICKET if there was
- * none, or if ticket and slot do not agree. The supervisor may blame only this event for the crash. */
+/* Returns the ticket of the event that an exited worker was processing. A ticket says in shared memory
+ * which process owns an event. SHM_NO_TICKET = there was none, or ticket and slot do not agree. The
+ * supervisor may blame only this event for the crash. */
 static uint32_t find_current_ticket(const struct supervisor *supervisor, const struct child *child)
 {
     const struct shm_slot *slot = supervisor_slot(supervisor, child);
@@ -38,8 +39,9 @@ static uint32_t find_current_ticket(const struct supervisor *supervisor, const s
     return does_slot_agree ? ticket : SHM_NO_TICKET;
 }
 
-/* Whether the event that ran too long was still the worker's current one when the supervisor's signal
- * came. Otherwise it was finished just in time, and no event is blamed. */
+/* Whether the event for which the supervisor killed a worker (it exceeded the stage's timeout) was still
+ * the worker's current one when the signal came. overrun_event_start_ns is when the worker began that
+ * event. If the worker had finished it just in time and begun another, no event is blamed. */
 static bool is_timed_out_event(const struct supervisor *supervisor, const struct child *child,
                                uint32_t ticket)
 {
@@ -51,7 +53,7 @@ static void describe_exit(struct exit_cause *out, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
 /* Writes how a process exited, such as "signal 11 (Segmentation fault)", into out->how. The supervisor
- * shows the text in log lines and `eventpipe crashes`. */
+ * writes the text to log lines and `eventpipe crashes`. */
 static void describe_exit(struct exit_cause *out, const char *format, ...)
 {
     va_list arguments;
@@ -81,9 +83,8 @@ static void find_ordered_cause(const struct supervisor *supervisor, const struct
     }
 }
 
-/* Finds why a process exited without a signal from the supervisor: its stage's program failed, the
- * store or stage could not be opened, an exit code or a signal. A normal exit during the shutdown is no
- * crash. */
+/* Finds why a process exited that the supervisor had sent no signal: its stage's program failed, the store
+ * or stage could not be opened, an exit code or a signal. A normal exit during the shutdown is no crash. */
 static void find_unordered_cause(const struct supervisor *supervisor, const struct child *child,
                                  struct exit_cause *out)
 {

@@ -39,9 +39,9 @@ static size_t count_workers(const struct config *config)
     return worker_count;
 }
 
-/* Copies the figures of a run out of its segment into memory that the library's caller shares. The
- * supervisor's process calls it at its end, when all other processes have exited, if the caller wants
- * metrics. */
+/* Copies the figures of a run out of its segment, which is removed then, into memory that the library's
+ * caller shares. The supervisor's process calls it at its end, when all other processes have exited, if
+ * the caller wants metrics. */
 static void on_instance_end(const struct segment *segment, void *user)
 {
     struct run_figures *figures = user;
@@ -81,7 +81,7 @@ static void on_config_problem(const struct config_problem *problem, void *user)
     check->has_failed = true;
 }
 
-/* Asks the supervisor of a run to stop gracefully. */
+/* Asks the forked supervisor of a library run to stop gracefully. */
 static void send_stop_to_supervisor(ep_manager *manager)
 {
     pid_t pid = atomic_load(&manager->supervisor);
@@ -89,8 +89,9 @@ static void send_stop_to_supervisor(ep_manager *manager)
         kill(pid, SIGTERM);
 }
 
-/* Checks the configuration, runs it in a forked supervisor and waits until that exits. Returns 0 or a
- * negative code, with the message in the manager. Runs in the library caller's process. */
+/* Runs in the library caller's process, for ep_manager_run and ep_source_run: checks the configuration,
+ * forks a supervisor that runs it, and waits until that exits. Returns 0 or a negative code, with the
+ * message in the manager. */
 static int run_in_forked_supervisor(ep_manager *manager, const struct config *config,
                                     struct run_figures *figures)
 {

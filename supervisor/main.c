@@ -50,8 +50,8 @@ static const char usage[] = "usage: eventpiped [-c FILE] [-t]\n"
                             "  -h       show this help and exit\n"
                             "  -V       show version and exit\n";
 
-/* Reads the command line of eventpiped. Returns the exit status if there is nothing left to do (help,
- * version, an error), or -1 to go on. */
+/* Reads the command line of eventpiped, the supervisor. Returns the exit status if there is nothing left
+ * to do (help, version, an error), or -1 to go on. */
 static int read_arguments(int argc, char **argv, struct arguments *arguments)
 {
     *arguments = (struct arguments){.config_path = EVENTPIPED_CONFIG};

@@ -44,8 +44,8 @@ static bool has_process_slot(const struct supervisor *supervisor, pid_t pid)
     return false;
 }
 
-/* Kills this child of the supervisor unless it has a process slot. Returns how many were killed (0 or
- * 1), so that callers can add it up. Both ways of finding the children call it. */
+/* Kills this child of the supervisor if it is an orphan, a program that an exited process left running.
+ * Returns how many it killed (0 or 1), so that the two functions that search for orphans can add it up. */
 static uint32_t kill_if_orphan(const struct supervisor *supervisor, pid_t pid)
 {
     if (pid <= 1 || has_process_slot(supervisor, pid))
@@ -55,7 +55,8 @@ static uint32_t kill_if_orphan(const struct supervisor *supervisor, pid_t pid)
     return 1;
 }
 
-/* Whether reading /proc failed only for lack of descriptors or memory, so that a later try may succeed. */
+/* Whether the supervisor could not read /proc only for lack of descriptors or memory, so that a later try
+ * may succeed. */
 static bool is_temporary_error(int error)
 {
     return error == EMFILE || error == ENFILE || error == ENOMEM;
@@ -95,9 +96,10 @@ static bool kill_orphans_by_scan(const struct supervisor *supervisor)
     return killed_count > 0 || must_retry;
 }
 
-/* Kills every child of the supervisor that has no slot, such as programs that an exited worker left.
- * The supervisor calls it after an exit, and once a turn while orphans may be left. Returns true if it
- * must be called again: children of those it killed become ours, too, or /proc could not be read. */
+/* Kills every orphan of the supervisor: a child without a process slot, such as a program that an exited
+ * worker left running. The supervisor calls it after an exit, and once a turn while there may be orphans.
+ * Returns true if it must be called again: the children of those it killed become children of the
+ * supervisor, too, or /proc could not be read. */
 bool orphan_kill(struct supervisor *supervisor)
 {
     FILE *file = fopen("/proc/thread-self/children", "re");

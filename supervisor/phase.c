@@ -59,8 +59,8 @@ void phase_begin(struct supervisor *supervisor)
     child_start(supervisor, &supervisor->children[supervisor->segment.header->keeper_slot]);
 }
 
-/* Starts all processes but the keeper. The supervisor runs it once the keeper has prepared the store.
- * The workers are forked first, so that they are there when the producers bring events. */
+/* The supervisor runs this once the keeper has prepared the store: starts all workers, then all producers.
+ * The workers come first, so that they are ready when the producers bring events. */
 static void start_workers_and_producers(struct supervisor *supervisor)
 {
     supervisor->running_since_ns = shm_now_ns();
@@ -72,9 +72,9 @@ static void start_workers_and_producers(struct supervisor *supervisor)
                 child_start(supervisor, &supervisor->children[i]);
 }
 
-/* Acts on one report of a child: it is ready, it cannot start, or its source has ended. The supervisor
- * ignores a report of a process that has exited since. When the first keeper is ready, it starts all
- * other processes. */
+/* Acts on one notice of a child: it is ready, it cannot start, or its source has ended. The supervisor
+ * ignores a notice whose generation (the number of the start) is not that of the process now in the slot.
+ * When the first keeper is ready, it starts all other processes. */
 static void handle_notice(struct supervisor *supervisor, struct notice *notice)
 {
     if (notice->slot >= supervisor->child_count)
@@ -102,9 +102,9 @@ static void handle_notice(struct supervisor *supervisor, struct notice *notice)
     }
 }
 
-/* Reads and handles all reports that children have sent (ready, failed, source ended). The supervisor's
- * loop calls it when there are some, and recover_child before it recovers an exited child, whose last
- * report says why. Never blocks. */
+/* Reads and handles all notices that children have sent to the supervisor through a pipe: ready, failed,
+ * or source ended. The supervisor's loop calls it when there are some, and recover_child before it
+ * recovers an exited child, whose last notice says why. Never blocks. */
 void phase_read_notices(struct supervisor *supervisor)
 {
     struct notice notice;
@@ -158,7 +158,7 @@ void phase_fail(struct supervisor *supervisor, int code, const char *message)
     phase_stop(supervisor);
 }
 
-/* Kills the workers (or, with all_kinds, all processes) that still run after a deadline of the
+/* Kills the workers (or, with kills_all_kinds, all processes) that still run after a deadline of the
  * shutdown, and logs each with the reason. The supervisor does not kill one twice. */
 static void kill_remaining_processes(struct supervisor *supervisor, bool kills_all_kinds, const char *reason,
                                      uint64_t now_ns)
@@ -216,8 +216,8 @@ void phase_wake_after_exit(struct supervisor *supervisor)
     }
 }
 
-/* Whether every source has ended; in a drain it is enough that the producer has no more events to claim
- * or fetch. The supervisor then stops the instance. */
+/* Whether every source has ended, that is, will never bring another event. In a drain it is enough that
+ * the producer has no more events to claim or fetch. The supervisor then stops the instance. */
 static bool have_sources_ended(const struct supervisor *supervisor, bool is_draining)
 {
     for (uint32_t i = 0; i < supervisor->segment.header->source_count; i++) {

@@ -15,7 +15,7 @@
 #endif
 
 /* Fills in the plan of one source and its stages for the shared memory segment: names, types and sizes.
- * The names stay the configuration's. plan_open calls it. */
+ * The names stay the configuration's. The supervisor runs it for each source when it plans the segment. */
 static void plan_source(const struct source_config *config, struct segment_stage_plan *stages,
                         struct segment_source_plan *source)
 {

@@ -39,9 +39,10 @@
 #define PIPELINE_PAUSE_MAX_NS (3600000 * SUPERVISOR_MS_NS)
 #define OTHER_RESTART_MAX_MS UINT64_C(30000) /* producers and the keeper */
 
-/* Marks every ticket that an exited process held as orphaned, so that the source's producer unlocks the
- * events in the store. First writes the cause beside each ticket; only the event in `cause` is blamed.
- * Returns how many. The supervisor calls it after an exit. */
+/* The supervisor calls this after an exit: marks every ticket (it says which process owns an event in
+ * flight) that the exited process held as orphaned, so that the source's producer unlocks the events in
+ * the store. First writes the cause beside each ticket; only the event in `cause` is blamed. Returns how
+ * many it marked. */
 static uint32_t mark_tickets_orphaned(struct supervisor *supervisor, struct child *child,
                                       const struct exit_cause *cause)
 {
@@ -84,9 +85,9 @@ void recover_requeue(struct supervisor *supervisor, uint32_t source_index)
     }
 }
 
-/* Recovers what an exited process held: its commit request and its events. After the keeper's exit the
- * supervisor makes all producers read the store again, because the keeper may not have told them of a
- * change. */
+/* Recovers what an exited process held: its commit request, with which another worker may commit its
+ * answers, and its events. After the keeper's exit the supervisor makes all producers read the store
+ * again, because the keeper may have changed events without telling their producers. */
 static void recover_events(struct supervisor *supervisor, struct child *child, const struct exit_cause *cause)
 {
     const struct shm_slot *slot = supervisor_slot(supervisor, child);
@@ -140,9 +141,9 @@ static void log_child_exit(const struct supervisor *supervisor, const struct chi
                      cause->message);
 }
 
-/* Makes a stage get its events one by one for a while, after a worker failed when its program had been
- * sent several: it is unknown which of them the program failed on. Each further failure doubles the
- * time. The supervisor calls it after an exit. */
+/* Makes a stage get its events one by one for a while, after a worker failed while its program had a
+ * pipeline, several events sent at once: it is unknown on which of them the program failed. Each further
+ * failure doubles the time. The supervisor calls it after an exit. */
 static void pause_pipelining(struct supervisor *supervisor, const struct shm_slot *slot,
                              const struct exit_cause *cause)
 {
@@ -159,9 +160,10 @@ static void pause_pipelining(struct supervisor *supervisor, const struct shm_slo
                   stage->alone_ns / SUPERVISOR_MS_NS);
 }
 
-/* Recovers one exited process in the order that the head of this file gives: output, cause, events,
- * slot, next start. Does nothing for a generation that was recovered already. recover_children calls it
- * in the supervisor. */
+/* The supervisor calls this for each process that has exited: reads the rest of its output, finds the
+ * cause, gives back its events, clears its slot and plans the next start. Does nothing if this generation
+ * (one start of a process in a slot) was recovered before. A keeper that exits before the store is
+ * prepared, because it cannot open it, stops the instance: no other process can run then. */
 static void recover_child(struct supervisor *supervisor, struct child *child, int status)
 {
     if (child->recovered == child->generation)
@@ -203,8 +205,9 @@ static void recover_child(struct supervisor *supervisor, struct child *child, in
     recover_slot(supervisor, child, &life);
 }
 
-/* Clears a slot whose process has exited or could not be started, and sets when the next one starts
- * there. The supervisor calls it. During the shutdown nothing is started again. */
+/* Clears a process slot whose process has exited or could not be started, and sets when the next process
+ * starts there, as the restart policy says. The supervisor calls it. During the shutdown nothing is
+ * started again. */
 void recover_slot(struct supervisor *supervisor, struct child *child, const struct restart_life *life)
 {
     struct shm_slot *slot = supervisor_slot(supervisor, child);
@@ -229,8 +232,8 @@ void recover_slot(struct supervisor *supervisor, struct child *child, const stru
     phase_wake_after_exit(supervisor);
 }
 
-/* Finds the supervisor's child with this process ID. Returns NULL for an orphan that the supervisor
- * adopted. */
+/* Finds the supervisor's child with this process ID. Returns NULL for an orphan: a program that an exited
+ * process left, and that became the supervisor's child. */
 static struct child *find_child_by_pid(struct supervisor *supervisor, pid_t pid)
 {
     for (uint32_t i = 0; i < supervisor->child_count; i++)

@@ -31,9 +31,9 @@ void relay_open(struct relay *relay, const char *name, struct relay_limit *limit
     relay->is_line_cut = false;
 }
 
-/* Writes how many lines of a stage were suppressed in the last window of its limit, and starts a new
- * window, once the old one is over. The supervisor calls it for each line that a stage prints, and once
- * a turn while lines are suppressed. */
+/* Writes how many lines of a stage were suppressed in the last window (the time for which its lines are
+ * counted), and starts a new one. Does nothing before the window is over. The supervisor calls it for each
+ * line that a stage prints, and once a turn while lines are suppressed. */
 void relay_report_suppressed(struct relay_limit *limit, const char *name, uint64_t now_ns, relay_write *write,
                              void *user)
 {
@@ -149,9 +149,9 @@ void relay_end(struct relay *relay, uint64_t now_ns, relay_write *write, void *u
         write_collected_line(relay, now_ns, write, user);
 }
 
-/* Copies the last lines that a process printed, oldest first, joined by " | ": whole lines as far as
- * they fit, otherwise the end of the last one. Empty if it printed nothing. The supervisor calls it for
- * its message about a crash. */
+/* Copies the last lines that a process printed to stderr, oldest first, joined by " | ": whole lines as
+ * far as they fit, otherwise the end of the last one. Empty if it printed nothing. The supervisor calls it
+ * when a process has crashed, for its message about the crash. */
 void relay_last_output(const struct relay *relay, char *buffer, size_t buffer_bytes)
 {
     /* Each line feed but the last becomes " | ": count backwards how many whole lines fit. */

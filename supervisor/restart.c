@@ -19,9 +19,9 @@
 #define DEGRADED_LEVEL 2
 #define LEVEL_MAX 64 /* the count stops here, the restarts do not */
 
-/* Returns how many milliseconds the supervisor waits before it starts a process again, when `level`
- * processes in a row have exited without having been useful: 0, then 250 ms, doubled each time up to
- * longest_ms. */
+/* Returns how many milliseconds the supervisor waits before it starts a process again. `level` is how many
+ * processes in a row have exited there without having been useful. 0 for level 0, then 250 ms, doubled for
+ * each further one up to longest_ms. */
 static uint64_t choose_pause_ms(uint32_t level, uint64_t longest_ms)
 {
     if (level == 0)
@@ -38,9 +38,10 @@ static bool was_useful(const struct restart_life *life)
            (life->ready && life->now_ns - life->born_ns >= STABLE_NS);
 }
 
-/* Returns how many milliseconds to wait before the next start of a process, 0 = start it at once. The
- * supervisor calls it after each exit. A process that was useful (see the head of this file) resets the
- * pause. Makes no system calls. */
+/* Returns how many milliseconds the supervisor waits before it starts a process again, 0 = at once. The
+ * supervisor calls it after each exit. A process that was useful (it answered a call, or was ready for a
+ * minute) resets the pause, and an exit for which an event is suspected does not lengthen it. Makes no
+ * system calls. */
 uint64_t restart_after_exit(struct restart *restart, const struct restart_life *life, uint64_t longest_ms)
 {
     if (life->requested)
@@ -58,8 +59,9 @@ uint64_t restart_after_exit(struct restart *restart, const struct restart_life *
     return pause_ms;
 }
 
-/* Resets the restart pause of a running process that has become useful. Returns whether this changed
- * anything, so that the supervisor, which calls it once a turn, updates the stage's degraded mark. */
+/* Resets the restart pause of a running process that has become useful: it answered a call, or was ready
+ * for a minute. The supervisor calls it once a turn. Returns true if this changed anything; then the
+ * supervisor also updates the mark `degraded` of the stage. */
 bool restart_while_alive(struct restart *restart, const struct restart_life *life)
 {
     if (restart->level == 0 || !was_useful(life))

@@ -93,9 +93,9 @@ static int open_descriptors(struct supervisor *supervisor)
     return result != 0 ? result : supervisor_watch_fd(supervisor, notice_pipe[0], EVENT_NOTICE, 0);
 }
 
-/* Returns 0 if no supervisor of this instance name runs; otherwise EP_EBUSY, with a message that names
- * the other process. The supervisor calls it at its start, when it has locked its store, so the other
- * one has another store. */
+/* Returns 0 if no supervisor of this instance name runs; otherwise EP_EBUSY, with a message that names the
+ * other process. The supervisor calls it at its start, when it has locked its store, so a running one has
+ * the same name but another store. */
 static int check_name_is_free(const struct config *config, struct error *error)
 {
     struct segment other_segment;
@@ -309,8 +309,8 @@ static void serve_descriptor(struct supervisor *supervisor, enum supervisor_even
     }
 }
 
-/* Does everything that is due before the supervisor's loop waits: the periodic turn, timeouts, phases,
- * restarts. Returns when the next thing is due (monotonic ns). */
+/* Does everything that is due before the supervisor's loop waits: the periodic turn, events that ran too
+ * long, deadlines of the shutdown, restarts. Returns when the next thing is due (monotonic ns). */
 static uint64_t run_timers(struct supervisor *supervisor)
 {
     uint64_t now_ns = shm_now_ns();

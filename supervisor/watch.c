@@ -33,8 +33,8 @@ static uint64_t get_earlier(uint64_t first_ns, uint64_t second_ns)
 }
 
 /* Returns when the current event of a worker will exceed the stage's timeout (monotonic ns);
- * SUPERVISOR_NEVER = no event, or no timeout. *ticket and *event_start_ns say which event that is and when it
- * began. The supervisor asks in each round of its loop. */
+ * SUPERVISOR_NEVER = no event, or no timeout. *ticket becomes the event's ticket, *event_start_ns the time
+ * when the worker began it. The supervisor asks in each round of its loop. */
 static uint64_t find_overrun_deadline(const struct supervisor *supervisor, const struct child *child,
                                       uint32_t *ticket, uint64_t *event_start_ns)
 {
@@ -50,9 +50,9 @@ static uint64_t find_overrun_deadline(const struct supervisor *supervisor, const
     return *event_start_ns + timeout_ms * SUPERVISOR_MS_NS;
 }
 
-/* Kills a worker whose event has exceeded the stage's timeout, if it still processes this event.
- * watch_kill_overruns calls it in the supervisor. A program of the worker becomes an orphan then, and
- * is killed as one. */
+/* Kills a worker whose event has exceeded the stage's timeout. Does nothing if the slot shows that the
+ * worker has gone on to another event meanwhile. watch_kill_overruns calls it in the supervisor, which
+ * kills the worker's program, an orphan then, after the exit. */
 static void kill_overrunning_worker(struct supervisor *supervisor, struct child *child, uint32_t ticket,
                                     uint64_t event_start_ns, uint64_t now_ns)
 {
@@ -189,9 +189,10 @@ static uint64_t choose_turn_length_ns(const struct supervisor *supervisor)
     return turn_length_ns > SHORTEST_TURN_NS ? turn_length_ns : SHORTEST_TURN_NS;
 }
 
-/* Runs the supervisor's turn, about once a second: writes the heartbeat, resets restart pauses, puts
- * back events that are in no ring, kills orphans and reports. The loop calls it before each wait.
- * Returns when it must be called again (monotonic ns). */
+/* Runs the supervisor's turn, its regular work about once a second: writes the heartbeat, resets restart
+ * pauses, puts events that wait but are in no ring back into it, kills orphans (programs that exited
+ * processes left), and reports. The loop calls it before each wait. Returns when it must be called again
+ * (monotonic ns). */
 uint64_t watch_run_turn(struct supervisor *supervisor, uint64_t now_ns)
 {
     uint64_t next_watchdog_ns = notify_send_watchdog(&supervisor->notify, now_ns);

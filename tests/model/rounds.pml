@@ -2,7 +2,7 @@
 /*
  * A ring by itself. Two processes push, two pop, while the ring comes round; any of them is killed at any step.
  *
- *   pusher()  shm/ring.c: ring_push      popper()  shm/ring.c: ring_pop      forward()  hint_forward
+ *   pusher()  shm/ring.c: ring_push      popper()  shm/ring.c: ring_pop      forward()  advance_hint
  *
  * Each d_step is one load or one compare-and-swap. `pushed`, `popped` and `order` stand outside: they record what has
  * really happened. The checker verifies:

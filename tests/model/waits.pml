@@ -7,7 +7,7 @@
  *                 src/process/worker_commit.c: hand_over_events
  *   prepare, nap  shm/wake.c: wake_prepare; wake_sleep (the kernel compares the word and queues the sleeper in one
  *                 step) and wake_cancel
- *   wake_slot, wake_stage (wake_unless_chosen), wake_for_leftover, wake_waiters_for_room (wake_if_blocked), wake_ticket_freed
+ *   wake_slot, wake_stage (wake_unless_chosen), wake_for_leftover, wake_waiters_for_room (wake_slot_if_blocked), wake_ticket_freed
  *                 shm/wake.c
  *   supervisor()  supervisor/recover.c: recover_events, with wake_source, then slot_clear and a new start
  *

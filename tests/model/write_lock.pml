@@ -2,7 +2,7 @@
 /*
  * The write lock: no kill leaves it held, and no process sleeps waiting for a write lock that is free.
  *
- *   writer()  shm/write_lock.c: write_lock_acquire (trylock, then write_lock_wait in slices), write_lock_release;
+ *   writer()  shm/write_lock.c: write_lock_acquire (trylock, then wait_for_write_lock in slices), write_lock_release;
  *             inside it the C library's robust mutex: the word holds the owner and a bit that says a process sleeps
  *   killed    the kernel marks a crashed owner's mutex and wakes one sleeper; it does nothing for a process that has
  *             released the mutex and has not yet made the call that wakes the next
