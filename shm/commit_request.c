@@ -73,10 +73,10 @@ static bool swap_packed_state(struct shm_commit_request *request, uint32_t old_s
     return atomic_compare_exchange_strong(&request->word, &old_state, new_state);
 }
 
-/* Changes a request that is WAITING or NOTIFIED to `to`, and returns whether it did. The worker that
- * owns the request withdraws it so, another worker takes it so. A single try from each state could miss
- * both if the state changes in between. The hint bit is clear by then, so no later taker would find the
- * request. */
+/* Changes a commit request that is WAITING or NOTIFIED to `new_state`, and returns whether it did. The
+ * worker that owns the request withdraws it with this, another worker takes it. It loops, because a single
+ * try from each state could miss both if the state changes in between; the hint bit is clear by then, so
+ * no later taker would find the request. */
 static bool move_waiting_request(struct shm_commit_request *request, uint32_t new_state)
 {
     uint32_t packed_state = atomic_load(&request->word);
@@ -104,9 +104,9 @@ void commit_request_submit(const struct segment *segment, uint32_t slot, uint32_
     atomic_fetch_or(get_hint_bits(segment, slot), UINT64_C(1) << slot % 64);
 }
 
-/* Returns the state of a worker's commit request and, once it is DONE, which answers were applied (one
- * bit each). The owner calls it in each round of its wait. It first takes back a notification, because
- * the owner tries the write lock next, as the notification asks. */
+/* Returns the state of a worker's commit request in shared memory and, once it is DONE, which answers were
+ * applied (one bit each). The worker that owns it calls it in each round of its wait. It first changes
+ * NOTIFIED back to WAITING, because the owner tries the store's write lock next, as the notification asks. */
 enum commit_request_state commit_request_poll(const struct segment *segment, uint32_t slot, uint32_t *result)
 {
     struct shm_commit_request *request = get_request(segment, slot);
@@ -117,9 +117,9 @@ enum commit_request_state commit_request_poll(const struct segment *segment, uin
                                                   : (enum commit_request_state)unpack_state(packed_state);
 }
 
-/* Sleeps until the commit request of this worker may have changed, at most timeout_ns. A notification
- * since commit_request_poll has changed the word, so the sleep ends at once. The owner calls it after
- * it has found the write lock held. */
+/* A worker calls this after it has found the store's write lock held: sleeps until its commit request in
+ * shared memory may have changed, at most timeout_ns. A notification since commit_request_poll has changed
+ * the request's futex word, so the call returns at once then. */
 void commit_request_wait(const struct segment *segment, uint32_t slot, uint64_t timeout_ns)
 {
     struct shm_commit_request *request = get_request(segment, slot);
@@ -146,9 +146,9 @@ void commit_request_clear(const struct segment *segment, uint32_t slot)
 
 /* ---- the holder of the write lock ---- */
 
-/* Takes the commit request of one slot and copies its body. Returns false if the request was withdrawn
- * or taken by another worker, or if its owner has crashed. The worker that holds the write lock runs it
- * for each slot that may have a request. */
+/* Takes the commit request of one slot (each process has one in shared memory) and copies its body.
+ * Returns false if the request was withdrawn or taken by another worker, or if its owner has crashed. The
+ * worker that holds the store's write lock runs it for each slot that may have a request. */
 static bool take_request(const struct segment *segment, uint32_t taker, uint32_t slot, char *body,
                          uint32_t *bytes)
 {
@@ -163,9 +163,9 @@ static bool take_request(const struct segment *segment, uint32_t taker, uint32_t
     return atomic_load(&request->word) == taken_state;
 }
 
-/* Returns the next slot, from `slot` up to but not including `end_slot`, whose hint bit says that it
- * may have a commit request; `end_slot` if there is none. find_next_requester calls it, in any process
- * that takes commit requests or notifies their owners. */
+/* Returns the next slot in shared memory, from `slot` up to but not including `end_slot`, whose hint bit
+ * says that its worker may have a commit request; `end_slot` if there is none. find_next_requester calls
+ * it, in any process that takes commit requests or notifies their owners. */
 static uint32_t find_next_slot_with_bit(const struct segment *segment, uint32_t slot, uint32_t end_slot)
 {
     while (slot < end_slot) {
@@ -179,10 +179,10 @@ static uint32_t find_next_slot_with_bit(const struct segment *segment, uint32_t 
     return end_slot;
 }
 
-/* Finds the next slot that may have a commit request. It visits all other slots once, from the one
- * after `from` on and around the end. *step says how far it has come: 1 for the first call, then as the
- * last call left it. Returns false after the last slot. Workers take requests or notify their owners
- * with it. */
+/* Finds the next slot in shared memory whose worker may have a commit request. It visits all other slots
+ * once, from the one after `from` on, and continues with slot 0 after the last. *step says how far it has
+ * come: 1 for the first call, then as the last call left it. Returns false after the last slot. Workers
+ * take requests or notify their owners with it. */
 static bool find_next_requester(const struct segment *segment, uint32_t from, uint32_t *step, uint32_t *slot)
 {
     uint32_t slot_count = segment->header->slot_count;
@@ -210,9 +210,9 @@ bool commit_request_take(const struct segment *segment, uint32_t taker, uint32_t
     return false;
 }
 
-/* The worker that took a commit request calls this after its transaction: it publishes the result and
- * wakes the owner. Does nothing if the supervisor has recovered the request meanwhile, because that
- * belongs to another process then. */
+/* The worker that took a commit request calls this after its transaction: writes the result to shared
+ * memory and wakes the owner. Does nothing if the supervisor has recovered the request meanwhile, because
+ * the slot may have a new process then. */
 void commit_request_complete(const struct segment *segment, uint32_t taker, uint32_t slot,
                              enum commit_request_state state, uint32_t result)
 {

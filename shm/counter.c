@@ -11,8 +11,8 @@
  */
 #include "shm/counter.h"
 
-/* Returns the bucket of a latency histogram that counts this value (microseconds). A worker looks it up
- * for each call of its stage; values that are too large go to the last bucket. */
+/* Returns the bucket of a latency histogram in shared memory that counts this latency (microseconds). A
+ * worker looks it up for each call of its stage; latencies that are too long go to the last bucket. */
 uint32_t histogram_bucket(uint64_t latency_us)
 {
     if (latency_us < 8)
@@ -22,8 +22,8 @@ uint32_t histogram_bucket(uint64_t latency_us)
     return bucket < SHM_HISTOGRAM_BUCKETS ? bucket : SHM_HISTOGRAM_BUCKETS - 1;
 }
 
-/* Returns the value in the middle of a bucket of a latency histogram, in microseconds. `eventpipe status`
- * reports latencies with it. */
+/* Returns the latency in the middle of a bucket of a histogram in shared memory, in microseconds.
+ * `eventpipe status` reports latencies with it. */
 uint64_t histogram_value(uint32_t bucket)
 {
     if (bucket < 8)
@@ -47,9 +47,9 @@ void histogram_merge(uint64_t sums[SHM_HISTOGRAM_BUCKETS], const struct shm_hist
         sums[i] += atomic_load_explicit(&histogram->buckets[i], memory_order_relaxed);
 }
 
-/* Returns the latency (in microseconds) below which `permille` thousandths of the counted latencies
- * lie, 0 if none were counted. `eventpipe status` calls it for the median (500) and the 99th percentile
- * (990) of each stage. */
+/* Returns from the summed histograms of shared memory the latency (in microseconds) below which `permille`
+ * thousandths of the counted latencies lie, 0 if none were counted. `eventpipe status` calls it for the
+ * median (500) and the 99th percentile (990) of each stage. */
 uint64_t histogram_quantile(const uint64_t sums[SHM_HISTOGRAM_BUCKETS], uint32_t permille)
 {
     uint64_t total_count = 0, counted_so_far = 0;

@@ -54,9 +54,9 @@ uint64_t crash_log_stored_end(const struct segment *segment)
     return atomic_load_explicit(&get_crash_log(segment)->stored, memory_order_acquire) + 1;
 }
 
-/* Returns the number of the oldest crash record that is in the crash log and not yet in the store. The
- * keeper stores the records from there on, `eventpipe crashes` shows them, and the next supervisor
- * takes them over from a killed one. */
+/* Returns the number of the oldest crash record that is in the crash log in shared memory and not yet in
+ * the store. The keeper stores the records from there on, `eventpipe crashes` shows them, and the next
+ * supervisor takes them over from a killed one. */
 uint64_t crash_log_first(const struct segment *segment)
 {
     uint64_t end_number = crash_log_end(segment);
@@ -72,8 +72,9 @@ static void terminate_text(char *text, size_t text_bytes)
     text[text_bytes - 1] = '\0';
 }
 
-/* Copies one crash record out of the crash log. Returns false if a later crash has replaced it, or if
- * it was never complete. The keeper, `eventpipe crashes` and a starting supervisor call it. */
+/* Copies one crash record out of the crash log in shared memory. Returns false if a later crash has
+ * replaced it, or if it was never complete. The keeper, `eventpipe crashes` and a starting supervisor call
+ * it. */
 bool crash_log_read(const struct segment *segment, uint64_t number, struct crash_record *out)
 {
     const struct shm_crash_entry *entry = &get_crash_log(segment)->records[number % SHM_CRASHES];

@@ -85,13 +85,15 @@ static bool is_pushed(const struct shm_ring *ring, uint64_t position)
 }
 
 /*
- * Returns the first position of a stage's ring for which `is_position_done` is false, searched from a hint. Any
- * process that counts a ring's entries calls it.
+ * Returns the first position of a stage's ring for which `is_position_done` is false, searched from a
+ * hint. Any process that counts the events in a ring calls it, for the head with is_popped and for the
+ * tail with is_pushed.
  *
- * It is exact at the instant of the last load, because the position before it was done. From a hint that
- * stands still this takes at most one step more, the cost of a kill. While other processes move the hint, it
- * may take more steps, and after a whole round it starts from the new hint. If a whole round is done and the
- * hint has not moved, the memory is corrupt; the search must still end.
+ * It is exact at the instant of the last load, because the position before it was popped (or pushed)
+ * already. From a hint that stands still this takes at most one step more, the cost of a kill. While other
+ * processes move the hint, it may take more steps, and after a whole round it starts from the new hint. If
+ * the condition holds for a whole round and the hint has not moved, the memory is corrupt; the search must
+ * still end.
  */
 static uint64_t find_first_not_done(const struct shm_ring *ring, const _Atomic uint64_t *hint,
                                     bool (*is_position_done)(const struct shm_ring *ring, uint64_t position))
@@ -195,9 +197,9 @@ bool ring_has_room(const struct shm_ring *ring)
     return ring_count(ring) < ring->limit;
 }
 
-/* Calls on_ticket for each ticket that waits in a stage's ring. The supervisor uses it after a crash,
- * to find waiting events that are in no ring. An entry never moves from its word, so one pass sees each
- * entry that stays in the ring. */
+/* Calls on_ticket for each ticket (it stands for one event) that waits in a stage's ring in shared memory.
+ * The supervisor uses it after an exit, to find waiting events that are in no ring. An entry never moves
+ * from its word, so one pass sees each entry that stays in the ring. */
 void ring_each(const struct segment *segment, const struct shm_ring *ring,
                void (*on_ticket)(uint32_t ticket, void *user), void *user)
 {

@@ -35,7 +35,7 @@ int segment_name_check(const char *instance)
 }
 
 /* Whether `entry_count` entries from this offset on lie within the segment, after its header and aligned.
- * are_header_parts_inside checks each part of the segment with it. */
+ * The command line and a starting supervisor check each part of the shared memory segment with it. */
 static bool is_part_inside(const struct shm_header *header, uint64_t offset, uint64_t entry_count,
                            uint64_t entry_bytes)
 {
@@ -44,8 +44,8 @@ static bool is_part_inside(const struct shm_header *header, uint64_t offset, uin
            entry_count * entry_bytes <= header->size_bytes - offset;
 }
 
-/* Whether all parts that the header of a segment names lie within the segment, and its texts are
- * terminated. A damaged segment must not make a reader read elsewhere. The command line and a starting
+/* Whether all parts that the header of a shared memory segment names lie within the segment, and its texts
+ * are terminated. A damaged segment must not make a reader read elsewhere. The command line and a starting
  * supervisor check this when they attach a segment. */
 static bool are_header_parts_inside(const struct shm_header *header)
 {
@@ -83,9 +83,9 @@ static bool is_ring_inside(const struct segment *segment, const struct shm_ring 
            ring->size * sizeof(uint64_t) <= bytes_after_ring - ring->words_offset;
 }
 
-/* Whether a stage in a segment refers only to a source, slots and ring words that exist there, and its
- * texts are terminated. The command line and a starting supervisor check this when they attach a
- * segment. */
+/* Whether a stage in a shared memory segment refers only to a source, slots and ring words that exist
+ * there, and its texts are terminated. The command line and a starting supervisor check this when they
+ * attach a segment. */
 static bool is_stage_valid(const struct segment *segment, const struct shm_stage *stage)
 {
     const struct shm_header *header = segment->header;
@@ -95,8 +95,8 @@ static bool is_stage_valid(const struct segment *segment, const struct shm_stage
            memchr(stage->type, '\0', sizeof stage->type) != NULL && is_ring_inside(segment, &stage->ring);
 }
 
-/* Whether a source in a segment refers only to stages, tickets and slots that exist there, and its
- * texts are terminated. The command line and a starting supervisor check this when they attach a
+/* Whether a source in a shared memory segment refers only to stages, tickets and slots that exist there,
+ * and its texts are terminated. The command line and a starting supervisor check this when they attach a
  * segment. */
 static bool is_source_valid(const struct shm_header *header, const struct shm_source *source)
 {
@@ -151,9 +151,9 @@ static int map_shared_memory(int fd, struct segment *segment)
     return check_mapped_segment(segment);
 }
 
-/* Maps the segment of an instance read-only. The command line calls it to read the instance's state; a
- * starting supervisor, to see whether its name is taken and to read the crash records of a killed
- * supervisor. Returns 0 or a negative errno (segment.h lists them). */
+/* Maps the shared memory segment of an instance read-only. The command line calls it to read the
+ * instance's state; a starting supervisor, to see whether a supervisor of its name runs, and to read the
+ * crash records that a killed one left. Returns 0 or a negative errno (segment.h lists them). */
 int segment_attach(const char *instance, struct segment *out)
 {
     int error = segment_name_check(instance);
@@ -215,9 +215,9 @@ static int find_lock_holder(int fd)
     return holder_pid;
 }
 
-/* Whether a running supervisor, of any version, owns the segment of this name; *pid becomes its process
- * ID, or 0 if that is not known. A starting supervisor calls it when it cannot read the segment. Reads
- * only the lock, never the content. */
+/* Whether a running supervisor, of any version, owns the shared memory segment of this name; *pid becomes
+ * its process ID, or 0 if that is not known. A starting supervisor calls it when it cannot read the
+ * segment. Looks only at the file lock that a supervisor holds for life, never at the content. */
 bool segment_is_held(const char *instance, int *pid)
 {
     *pid = 0;

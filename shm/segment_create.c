@@ -50,9 +50,9 @@ struct layout {
         commit_request_bits_offset, commit_request_offset, size_bytes;
 };
 
-/* Returns how many events of a source with these stages may be in flight, each with a ticket: as many
- * as the stages' rings and the workers' batches hold, within TICKETS_MIN and TICKETS_MAX. The
- * supervisor calls it when it plans the shared memory. */
+/* Returns how many events of a source with these stages may be in flight, each with a ticket: as many as
+ * the stages' rings and the workers' batches hold, within TICKETS_MIN and TICKETS_MAX. The supervisor
+ * calls it when it plans the shared memory. A ticket says which process owns an event. */
 uint32_t segment_tickets_for(const struct segment_stage_plan *stages, uint32_t stage_count)
 {
     uint64_t ticket_count = 0;
@@ -69,10 +69,10 @@ static uint32_t count_source_tickets(const struct segment_source_plan *source)
                                      : segment_tickets_for(source->stages, source->stage_count);
 }
 
-/* Returns how many words the ring of a stage gets, for a source with so many tickets: a power of two
- * with room for every ticket and for a stale copy of each, which recoveries leave there. More copies
- * are possible but very unlikely (ticket_pass_on). The supervisor calls it when it creates the segment.
- * */
+/* Returns how many words the ring of a stage gets in shared memory, for a source with so many tickets (one
+ * for each event in flight): a power of two with room for every ticket and for a stale copy of each, which
+ * recoveries leave there. More copies are possible but very unlikely (ticket_pass_on). The supervisor
+ * calls it when it creates the segment. */
 static uint32_t choose_ring_word_count(uint32_t ticket_count)
 {
     uint32_t word_count = 2;
@@ -88,8 +88,9 @@ static int check_member_name(const char *name)
     return strlen(name) < SHM_NAME_BYTES ? 0 : -ENAMETOOLONG;
 }
 
-/* Checks the names, counts and limits of one source and its stages, before the supervisor creates the
- * segment. Returns 0, -EINVAL (a name or type is missing, a count is 0), -ENAMETOOLONG or -E2BIG. */
+/* The supervisor calls this before it creates the shared memory segment: checks the names, counts and
+ * limits of one source and its stages. Returns 0, -EINVAL (a name or type is missing, a count is 0),
+ * -ENAMETOOLONG or -E2BIG. */
 static int check_source_plan(const struct segment_source_plan *source)
 {
     int error = check_member_name(source->id);
@@ -163,9 +164,9 @@ static void copy_name(char *member, size_t member_bytes, const char *text)
     snprintf(member, member_bytes, "%s", text != NULL ? text : "");
 }
 
-/* Writes the header of a new segment: layout, counts, offsets, names, start times, and the store's
- * write lock. The supervisor calls it; `ready` stays 0 until segment_publish. Returns 0, or a negative
- * errno if the lock cannot be made. */
+/* Writes the header of a new shared memory segment: layout, counts, offsets, names, start times, and the
+ * store's write lock. The supervisor calls it; `ready` stays 0 until segment_publish. Returns 0, or a
+ * negative errno if the lock cannot be made. */
 static int fill_header(struct shm_header *header, const struct segment_plan *plan,
                        const struct layout *layout)
 {
@@ -196,9 +197,9 @@ static int fill_header(struct shm_header *header, const struct segment_plan *pla
     return write_lock_init(&header->write_lock);
 }
 
-/* Writes into a slot of a new segment what never changes: which kind of process runs there, for which
- * source and stage, and its index among the workers of its stage. The supervisor calls it once for each
- * slot. */
+/* Writes into a slot (each process has one) of a new shared memory segment what never changes: which kind
+ * of process runs there, for which source and stage, and its index among the workers of its stage. The
+ * supervisor calls it once for each slot. */
 static void fill_slot(struct shm_slot *slot, enum shm_kind kind, uint32_t source, uint32_t stage,
                       uint32_t index)
 {
@@ -216,8 +217,8 @@ struct fill_position {
     uint64_t word_offset;
 };
 
-/* Writes a stage of a new segment: its name, its ring and the slots of its workers. Moves *position to
- * where the next stage begins. The supervisor calls it once for each stage. */
+/* Writes a stage of a new shared memory segment: its name, its ring and the slots of its workers. Moves
+ * *position to where the next stage begins. The supervisor calls it once for each stage. */
 static void fill_stage(const struct segment *segment, const struct segment_stage_plan *plan,
                        struct shm_stage *stage, uint32_t ticket_count, struct fill_position *position)
 {
@@ -237,8 +238,8 @@ static void fill_stage(const struct segment *segment, const struct segment_stage
     position->stage++;
 }
 
-/* Writes a source of a new segment with its producer's slot and its stages. Moves *position to where
- * the next source begins. The supervisor calls it once for each source. */
+/* Writes a source of a new shared memory segment with its producer's slot and its stages. Moves *position
+ * to where the next source begins. The supervisor calls it once for each source. */
 static void fill_source(const struct segment *segment, const struct segment_source_plan *plan, uint32_t index,
                         struct fill_position *position)
 {
@@ -261,8 +262,9 @@ static void fill_source(const struct segment *segment, const struct segment_sour
     }
 }
 
-/* Writes all fields of a new segment that are not zero: the header, the keeper's slot, every source with
- * its stages. The supervisor calls it before it forks any process. Returns 0 or a negative errno. */
+/* Writes all fields of a new shared memory segment that are not zero: the header, the keeper's slot, every
+ * source with its stages. The supervisor calls it before it forks any process. Returns 0 or a negative
+ * errno. */
 static int fill_segment(struct segment *segment, const struct segment_plan *plan, const struct layout *layout)
 {
     assert(segment->header != NULL); /* map_new_shared_memory has mapped it */
@@ -284,10 +286,10 @@ static bool is_same_object(int one_fd, int other_fd)
            one_status.st_dev == other_status.st_dev && one_status.st_ino == other_status.st_ino;
 }
 
-/* Opens the shared memory object that has this name and takes an exclusive flock on it, which shows
- * that the supervisor lives. A reader may hold a flock for an instant, so it tries for about a second.
- * Returns 0, -EBUSY (another supervisor holds it), -ENOENT (there is none) or another negative errno.
- * The supervisor calls it while it creates its segment. */
+/* Opens the shared memory object that has this name and takes an exclusive flock on it, which shows other
+ * processes that this supervisor lives. A reader may hold a flock for an instant, so it tries for about a
+ * second. Returns 0, -EBUSY (another supervisor holds it), -ENOENT (there is none) or another negative
+ * errno. The supervisor calls it while it creates its segment. */
 static int lock_shared_memory(const char *name, int flags, int *locked_fd)
 {
     for (int attempts_left = LOCK_ATTEMPTS;;) {

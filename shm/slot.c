@@ -59,8 +59,8 @@ void shm_clock_follow(const struct shm_header *header)
 #define STORE_RELAXED(field, value) atomic_store_explicit(&(field), value, memory_order_relaxed)
 #define LOAD_RELAXED(field) atomic_load_explicit(&(field), memory_order_relaxed)
 
-/* Clears what the previous process left in its slot. The supervisor calls it before it starts a process
- * there and after it has recovered an exited one. */
+/* Clears what the previous process left in its slot in shared memory. The supervisor calls it before it
+ * starts a process there and after it has recovered an exited one. */
 static void reset_slot(struct shm_slot *slot)
 {
     /* Release: a reader that sees no current event may rely on nothing older. */
@@ -76,9 +76,9 @@ static void reset_slot(struct shm_slot *slot)
     STORE_RELAXED(slot->wake, 0);
 }
 
-/* Clears a slot for a new process, sets its state to STARTING, and returns the generation of that
- * process. The supervisor calls it before it forks. A notice with an older generation comes from a
- * process that has exited, and is ignored. */
+/* Clears a slot in shared memory (each process has one) for a new process, sets its state to STARTING, and
+ * returns the generation, the number of this start. The supervisor calls it before it forks. A notice with
+ * an older generation comes from a process that has exited, and is ignored. */
 uint32_t slot_open(struct shm_slot *slot)
 {
     reset_slot(slot);
@@ -93,9 +93,9 @@ uint32_t slot_open(struct shm_slot *slot)
     return generation;
 }
 
-/* Stores the process ID and the start time in a slot, after the fork. The supervisor and the new
- * process both call it, with the same process ID, so that neither sees a slot without one. The process
- * writes other fields of the slot meanwhile, so this writes only these two. */
+/* Stores the process ID and the start time in a slot in shared memory, after the fork. The supervisor and
+ * the new process both call it, with the same process ID, so that neither sees a slot without one. The
+ * process writes other fields of the slot meanwhile, so this writes only these two. */
 void slot_set_pid(struct shm_slot *slot, int32_t pid)
 {
     STORE_RELAXED(slot->forked_ns, shm_now_ns());
@@ -110,8 +110,9 @@ void slot_clear(struct shm_slot *slot, enum shm_slot_state state)
     slot_set_state(slot, state);
 }
 
-/* Sets what a process does now, and since when, in its slot. Each worker, producer and keeper calls it
- * for itself, the supervisor for a slot whose process has exited. `eventpipe status` shows it. */
+/* Sets what a process does now, and since when, in its slot in shared memory. Each worker, producer and
+ * keeper calls it for itself, the supervisor for a slot whose process has exited. `eventpipe status` shows
+ * it. */
 void slot_set_state(struct shm_slot *slot, enum shm_slot_state state)
 {
     STORE_RELAXED(slot->since_ns, shm_now_ns());
@@ -127,9 +128,9 @@ void slot_set_uid(struct shm_slot *slot, const char *uid)
     slot->uid[bytes] = '\0';
 }
 
-/* Stores the event that a worker begins to run in its slot and sets the state to BUSY. The worker calls
- * it before each call of its stage. The ticket is stored last: if the worker crashes, the supervisor
- * blames the event that the ticket names. */
+/* Stores in the worker's slot in shared memory which event it begins to run, and sets the state to BUSY.
+ * The worker calls it before each call of its stage. The ticket is stored last: if the worker crashes, the
+ * supervisor blames the event that the ticket (it says who owns an event) names. */
 void slot_begin_event(struct shm_slot *slot, uint32_t ticket, const struct slot_event *event, uint64_t now_ns)
 {
     STORE_RELAXED(slot->since_ns, now_ns);
@@ -142,9 +143,9 @@ void slot_begin_event(struct shm_slot *slot, uint32_t ticket, const struct slot_
     atomic_store_explicit(&slot->ticket, ticket, memory_order_release);
 }
 
-/* Clears the event from a worker's slot and counts the call, its busy time and its latency. The worker
- * calls it when its stage has answered. A reader that saw the ticket before may read the new since_ns:
- * the event looks younger than it was, so no worker is killed for a timeout by mistake. */
+/* Clears the event from a worker's slot in shared memory and counts the call, its busy time and its
+ * latency. The worker calls it when its stage has answered. A reader that saw the ticket before may read
+ * the new since_ns: the event looks younger than it was, so no worker is killed for a timeout by mistake. */
 void slot_end_event(struct shm_slot *slot, uint64_t now_ns)
 {
     uint64_t event_start_ns = LOAD_RELAXED(slot->since_ns);
@@ -212,9 +213,9 @@ static bool copy_text_once(const struct shm_text *text, char *buffer, size_t buf
     return (first_sequence & 1) == 0 && LOAD_RELAXED(text->sequence) == first_sequence;
 }
 
-/* Copies a text out of shared memory and terminates it. `eventpipe status`, the supervisor and the
- * producer read texts with it. It tries 16 times to get a whole text. Then it keeps what it has: a
- * writer that was killed halfway would make it wait for ever. */
+/* Copies a text for people out of shared memory, such as an error, and terminates it. `eventpipe status`,
+ * the supervisor and the producer read texts with it. It tries 16 times to get a whole text. Then it keeps
+ * what it has: a writer that was killed halfway would make it wait for ever. */
 void text_get(const struct shm_text *text, char *buffer, size_t buffer_bytes)
 {
     if (buffer_bytes == 0)

@@ -85,12 +85,13 @@ static void fill_view(struct ticket_view *view, const struct shm_ticket *ticket,
     view->token = atomic_load_explicit(&ticket->token, memory_order_acquire);
 }
 
-/* Returns a copy of a ticket: its phase, stage, owner and event. The supervisor reads tickets after a
- * crash, the producer when it unlocks orphaned events, `eventpipe status` to count them. It tries again
- * while the ticket changes. After the fourth try, event and word may not match. */
-struct ticket_view ticket_look(const struct segment *segment, uint32_t ticket)
+/* Returns a copy of a ticket in shared memory, which says who owns an event in flight: its phase, stage,
+ * owner and event. The supervisor reads tickets after a crash, the producer when it unlocks orphaned
+ * events, `eventpipe status` to count them. It tries again while the ticket changes. After the fourth try,
+ * the event may be that of another use of the ticket. */
+struct ticket_view ticket_look(const struct segment *segment, uint32_t ticket_index)
 {
-    const struct shm_ticket *shared_ticket = segment_ticket(segment, ticket);
+    const struct shm_ticket *shared_ticket = segment_ticket(segment, ticket_index);
     struct ticket_view view;
     uint64_t packed_state = load_packed_state(shared_ticket);
     for (int try_count = 0; try_count < 4; try_count++) {
@@ -104,30 +105,31 @@ struct ticket_view ticket_look(const struct segment *segment, uint32_t ticket)
 }
 
 /*
- * The producer calls this while it claims events from the store: takes a FREE ticket for one event. Returns
- * the ticket, or SHM_NO_TICKET if as many events are in flight as may be.
+ * The producer calls this while it claims events from the store: takes a FREE ticket, the place in shared
+ * memory that says who owns an event in flight. *next_index is where the search begins, and is kept for
+ * the next call. Returns the ticket, or SHM_NO_TICKET if as many events are in flight as may be.
  *
  * Tickets are freed in about the order in which they were loaded, so the one after the last loaded is the
  * likeliest to be free, and the search is short even if few are free.
  *
- * If the producer is killed after the swap, the ticket is LOADING with the event and token of an earlier use,
- * or with one of them new. The supervisor orphans it, and the unlock by token finds nothing in the store: no
- * claim with a new token was committed, and the old token's lock is gone.
+ * If the producer is killed after the swap, the ticket is LOADING with the event and token of an earlier
+ * use, or with one of them new. The supervisor orphans it, and the unlock by token finds nothing in the
+ * store: no claim with a new token was committed, and the old token's lock is gone.
  */
 uint32_t ticket_load(const struct segment *segment, const struct shm_source *source, uint32_t slot,
                      uint32_t *next_index)
 {
     uint32_t index = *next_index < source->ticket_count ? *next_index : 0;
     for (uint32_t tried_count = 0; tried_count < source->ticket_count; tried_count++) {
-        uint32_t ticket = source->first_ticket + index;
-        struct shm_ticket *shared_ticket = segment_ticket(segment, ticket);
+        uint32_t ticket_index = source->first_ticket + index;
+        struct shm_ticket *shared_ticket = segment_ticket(segment, ticket_index);
         uint64_t packed_state = load_packed_state(shared_ticket);
         index = index + 1 < source->ticket_count ? index + 1 : 0;
         if (get_phase(packed_state) == TICKET_FREE &&
             swap_packed_state(shared_ticket, &packed_state,
                               pack_state(TICKET_LOADING, 0, slot, get_generation(packed_state) + 1))) {
             *next_index = index;
-            return ticket;
+            return ticket_index;
         }
     }
     return SHM_NO_TICKET;
@@ -135,20 +137,21 @@ uint32_t ticket_load(const struct segment *segment, const struct shm_source *sou
 
 /* Release: a process that sees the new event or token sees that the ticket is LOADING by then
  * (ticket_look). */
-void ticket_bind(const struct segment *segment, uint32_t ticket, int64_t event, uint64_t token)
+void ticket_bind(const struct segment *segment, uint32_t ticket_index, int64_t event, uint64_t token)
 {
-    struct shm_ticket *shared_ticket = segment_ticket(segment, ticket);
+    struct shm_ticket *shared_ticket = segment_ticket(segment, ticket_index);
     atomic_store_explicit(&shared_ticket->event, event, memory_order_release);
     atomic_store_explicit(&shared_ticket->token, token, memory_order_release);
 }
 
-/* Makes a ticket that this producer or worker owns QUEUED for a stage; returns false if another process
- * owns it. Only ticket_pass_on calls it, and then pushes the ticket into the stage's ring. If the
- * process is killed between this swap and the push, the ticket is QUEUED but in no ring; the
- * supervisor's ticket_requeue_lost pushes it then. */
-bool ticket_mark_queued(const struct segment *segment, uint32_t ticket, uint32_t owner_slot, uint32_t stage)
+/* Makes a ticket (it says who owns an event in flight) that this producer or worker owns QUEUED for a
+ * stage; returns false if another process owns it. Only ticket_pass_on calls it, and then pushes the
+ * ticket into the stage's ring. If the process is killed between this swap and the push, the ticket is
+ * QUEUED but in no ring; the supervisor's ticket_requeue_lost pushes it then. */
+bool ticket_mark_queued(const struct segment *segment, uint32_t ticket_index, uint32_t owner_slot,
+                        uint32_t stage)
 {
-    struct shm_ticket *shared_ticket = segment_ticket(segment, ticket);
+    struct shm_ticket *shared_ticket = segment_ticket(segment, ticket_index);
     uint64_t packed_state = load_packed_state(shared_ticket);
     while (is_owned_by(packed_state, owner_slot))
         if (swap_packed_state(shared_ticket, &packed_state,
@@ -166,24 +169,25 @@ bool ticket_mark_queued(const struct segment *segment, uint32_t ticket, uint32_t
  * for QUEUED tickets outside the rings, so it finds this one. If the process is killed before the store, the
  * recovery of that exit looks for such tickets as well.
  */
-bool ticket_pass_on(const struct segment *segment, struct shm_source *source, uint32_t ticket, uint32_t slot,
-                    uint32_t stage)
+bool ticket_pass_on(const struct segment *segment, struct shm_source *source, uint32_t ticket_index,
+                    uint32_t slot, uint32_t stage)
 {
-    if (!ticket_mark_queued(segment, ticket, slot, stage))
+    if (!ticket_mark_queued(segment, ticket_index, slot, stage))
         return false;
     struct shm_ring *ring = &segment_stage(segment, source->first_stage + stage)->ring;
-    if (ring_push(segment, ring, ticket) != RING_OK)
+    if (ring_push(segment, ring, ticket_index) != RING_OK)
         atomic_store_explicit(&source->fallen, 1, memory_order_seq_cst);
     return true;
 }
 
-/* Makes a worker the owner of an event whose ticket it has popped from its stage's ring. Returns false
- * if the entry was stale: another worker has the event, or it has gone on. If the worker is killed
- * after the swap, the ticket is RUNNING, and the supervisor orphans it. */
-bool ticket_take(const struct segment *segment, uint32_t ticket, uint32_t stage, uint32_t slot,
+/* Makes a worker the owner of an event whose ticket it has popped from its stage's ring. A ticket says in
+ * shared memory who owns an event. Returns false if the ring's entry was stale: another worker has the
+ * event, or the event has gone on to another stage. If the worker is killed after the swap, the ticket is
+ * RUNNING, and the supervisor orphans it. */
+bool ticket_take(const struct segment *segment, uint32_t ticket_index, uint32_t stage, uint32_t slot,
                  struct ticket_view *out)
 {
-    struct shm_ticket *shared_ticket = segment_ticket(segment, ticket);
+    struct shm_ticket *shared_ticket = segment_ticket(segment, ticket_index);
     uint64_t packed_state = load_packed_state(shared_ticket);
     while (get_phase(packed_state) == TICKET_QUEUED && get_stage_position(packed_state) == stage) {
         uint64_t running_packed_state = pack_state(TICKET_RUNNING, stage, slot, get_generation(packed_state));
@@ -195,13 +199,13 @@ bool ticket_take(const struct segment *segment, uint32_t ticket, uint32_t stage,
     return false;
 }
 
-/* Makes the ticket of an event FREE; returns false if the caller does not own it. A worker calls it
- * when an event has no next stage or belongs to another process, the producer after a claim that failed
- * and for an event that needs no stage. If the process is killed before it calls wake_ticket_freed, the
- * supervisor wakes a producer that waits for a ticket. */
-bool ticket_free(const struct segment *segment, uint32_t ticket, uint32_t owner_slot)
+/* Makes the ticket of an event (it says in shared memory who owns the event) FREE; returns false if the
+ * caller does not own it. A worker calls it when an event has no next stage or belongs to another process,
+ * the producer after a claim that failed and for an event that needs no stage. If the process is killed
+ * before it calls wake_ticket_freed, the supervisor wakes a producer that waits for a ticket. */
+bool ticket_free(const struct segment *segment, uint32_t ticket_index, uint32_t owner_slot)
 {
-    struct shm_ticket *shared_ticket = segment_ticket(segment, ticket);
+    struct shm_ticket *shared_ticket = segment_ticket(segment, ticket_index);
     uint64_t packed_state = load_packed_state(shared_ticket);
     while (is_owned_by(packed_state, owner_slot))
         if (swap_packed_state(shared_ticket, &packed_state,
@@ -210,12 +214,13 @@ bool ticket_free(const struct segment *segment, uint32_t ticket, uint32_t owner_
     return false;
 }
 
-/* Makes a ticket that an exited process held ORPHANED, so that the producer unlocks the event in the
- * store. The supervisor calls it for each such ticket; returns false if exited_slot does not own it.
- * Stage and slot stay in the word: they say where the event was and which process had it. */
-bool ticket_mark_orphaned(const struct segment *segment, uint32_t ticket, uint32_t exited_slot)
+/* Makes a ticket (it says who owns an event in flight) that an exited process held ORPHANED, so that the
+ * producer unlocks the event in the store. The supervisor calls it for each such ticket; returns false if
+ * exited_slot does not own it. Stage and slot (the number of the process) stay in the packed state: they
+ * say where the event was and which process had it. */
+bool ticket_mark_orphaned(const struct segment *segment, uint32_t ticket_index, uint32_t exited_slot)
 {
-    struct shm_ticket *shared_ticket = segment_ticket(segment, ticket);
+    struct shm_ticket *shared_ticket = segment_ticket(segment, ticket_index);
     uint64_t packed_state = load_packed_state(shared_ticket);
     while (is_owned_by(packed_state, exited_slot))
         if (swap_packed_state(shared_ticket, &packed_state,
@@ -229,17 +234,18 @@ bool ticket_mark_orphaned(const struct segment *segment, uint32_t ticket, uint32
  * The producer calls this when the store has unlocked an orphaned event: clears the cause of the crash and
  * frees the ticket. Returns false if the ticket is not ORPHANED.
  *
- * The cause is cleared first, so that no later use of this ticket is blamed for it; only the producer touches
- * it while the ticket is ORPHANED. If the producer is killed after that, the store has unlocked the event and
- * recorded the crash already, and its successor's second unlock by the same token changes nothing.
+ * The cause is cleared first, so that no later use of this ticket is blamed for it; only the producer
+ * touches it while the ticket is ORPHANED. If the producer is killed after that, the store has unlocked
+ * the event and recorded the crash already, and its successor's second unlock by the same token (the
+ * number of the claim that locked the event) changes nothing.
  */
-bool ticket_free_orphan(const struct segment *segment, uint32_t ticket)
+bool ticket_free_orphan(const struct segment *segment, uint32_t ticket_index)
 {
-    struct shm_ticket *shared_ticket = segment_ticket(segment, ticket);
+    struct shm_ticket *shared_ticket = segment_ticket(segment, ticket_index);
     uint64_t packed_state = load_packed_state(shared_ticket);
     if (get_phase(packed_state) != TICKET_ORPHANED)
         return false;
-    struct shm_cause *cause = segment_cause(segment, ticket);
+    struct shm_cause *cause = segment_cause(segment, ticket_index);
     cause->kind = SHM_CAUSE_NONE;
     cause->code = 0;
     cause->pid = 0;
@@ -248,12 +254,12 @@ bool ticket_free_orphan(const struct segment *segment, uint32_t ticket)
                              pack_state(TICKET_FREE, 0, SHM_NO_SLOT, get_generation(packed_state)));
 }
 
-/* Makes a ticket in any phase but FREE ORPHANED, so that its event is unlocked in the store. The
- * producer calls it at its end, when all workers of its source have exited. Returns whether the ticket
- * is ORPHANED now. */
-bool ticket_revoke(const struct segment *segment, uint32_t ticket)
+/* Makes a ticket (it says who owns an event in flight) ORPHANED, whatever its phase unless it is FREE, so
+ * that its event is unlocked in the store. The producer calls it at its end, when all workers of its
+ * source have exited. Returns whether the ticket is ORPHANED now. */
+bool ticket_revoke(const struct segment *segment, uint32_t ticket_index)
 {
-    struct shm_ticket *shared_ticket = segment_ticket(segment, ticket);
+    struct shm_ticket *shared_ticket = segment_ticket(segment, ticket_index);
     uint64_t packed_state = load_packed_state(shared_ticket);
     while (get_phase(packed_state) != TICKET_FREE) {
         uint64_t orphaned_packed_state =
@@ -300,23 +306,23 @@ struct ticket_range {
     uint8_t in_ring_bits[RANGE_TICKETS / 8];
 };
 
-/* Marks a ticket as found in the ring of the stage that it waits for, so that push_lost_tickets leaves
- * it alone. The supervisor's search for lost events calls it for each entry of a ring. An entry that
- * does not agree with the ticket's word is stale and does not count. */
-static void on_ring_entry(uint32_t ticket, void *user)
+/* Marks a ticket, which stands for one event, as found in the ring of the stage that it waits for, so that
+ * push_lost_tickets leaves it alone. The supervisor's search for lost events calls it for each entry of a
+ * ring. An entry that does not agree with the ticket's state is stale and does not count. */
+static void on_ring_entry(uint32_t ticket_index, void *user)
 {
     struct ticket_range *range = user;
-    uint32_t index = ticket - range->first_ticket; /* a smaller ticket wraps to a huge index */
+    uint32_t index = ticket_index - range->first_ticket; /* a smaller ticket wraps to a huge index */
     if (index >= range->ticket_count)
         return;
-    uint64_t packed_state = load_packed_state(segment_ticket(range->segment, ticket));
+    uint64_t packed_state = load_packed_state(segment_ticket(range->segment, ticket_index));
     if (get_phase(packed_state) == TICKET_QUEUED && get_stage_position(packed_state) == range->stage_position)
         range->in_ring_bits[index / 8] |= (uint8_t)(1u << index % 8);
 }
 
-/* Pushes the QUEUED tickets of this range that no ring holds into their stages' rings. The supervisor's
- * search for lost events calls it. Returns how many it pushed; sets *tickets_left if a ring was full.
- * */
+/* Pushes the QUEUED tickets (each stands for an event that waits for a stage) of this range that no ring
+ * holds into their stages' rings. The supervisor's search for lost events calls it. Returns how many it
+ * pushed; sets *has_tickets_left if a ring was full. */
 static uint32_t push_lost_tickets(const struct ticket_range *range, const struct shm_source *source,
                                   bool *has_tickets_left)
 {

@@ -102,20 +102,19 @@ void wake_sleep(struct shm_slot *slot, uint32_t futex_key, uint64_t timeout_ns)
     wake_cancel(slot);
 }
 
-/* Wakes the process of this slot if it sleeps, whatever it waits for. Calls the kernel also when
- * WAKE_WOKEN is set already: the process that set it may have been killed before its call. seq_cst:
- * invariant 1 (no wake-up is lost). It also releases what the caller stored before, for a process that
- * goes to sleep later. */
+/* Wakes the process of this slot (each process has one in shared memory) if it sleeps, whatever it waits
+ * for. Calls the kernel also when WAKE_WOKEN is set already: the process that set it may have been killed
+ * before its call. seq_cst: invariant 1 (no wake-up is lost). It also releases what the caller stored
+ * before, for a process that goes to sleep later. */
 void wake_slot(struct shm_slot *slot)
 {
     if ((atomic_fetch_or_explicit(&slot->wake, WAKE_WOKEN, memory_order_seq_cst) & WAKE_SLEEPING) != 0)
         wake_word(&slot->wake);
 }
 
-/* Wakes one sleeping worker of a stage, unless another process has chosen it already: one entry wakes
- * one worker, and the next process to wake one chooses the next worker. Returns whether it did.
- * seq_cst, the load and both outcomes of the swap: invariant 1 (no wake-up is lost) needs them in one
- * order. */
+/* Wakes one sleeping worker of a stage, unless another process has chosen it already, so that each entry
+ * of the ring in shared memory wakes another worker. Returns whether it did. seq_cst, the load and both
+ * outcomes of the swap: invariant 1 (no wake-up is lost) needs them in one order. */
 static bool wake_unless_chosen(struct shm_slot *slot)
 {
     uint32_t expected_state = WAKE_SLEEPING;
@@ -127,8 +126,9 @@ static bool wake_unless_chosen(struct shm_slot *slot)
     return true;
 }
 
-/* Wakes one sleeping worker of a stage, if there is one. A producer or worker calls it after it has
- * pushed events into the stage's ring; the woken worker wakes the next one if entries are left. */
+/* Wakes one sleeping worker of a stage, if there is one, through the futex word of its slot in shared
+ * memory. A producer or worker calls it after it has pushed events into the stage's ring; the woken worker
+ * wakes the next one if entries are left. */
 void wake_stage(const struct segment *segment, const struct shm_stage *stage)
 {
     for (uint32_t i = 0; i < stage->concurrency; i++)
@@ -136,9 +136,9 @@ void wake_stage(const struct segment *segment, const struct shm_stage *stage)
             return;
 }
 
-/* Returns how many workers of a stage sleep because they have no events. The producer and the workers
- * of the stage before call it to decide how many events to take. The number is a guess: it may change
- * at once. */
+/* Returns how many workers of a stage sleep because they have no events. The producer and the workers of
+ * the stage before call it to decide how many events to take. The number, read from shared memory, is a
+ * guess: it may change at once. */
 uint32_t wake_count_idle_workers(const struct segment *segment, const struct shm_stage *stage)
 {
     uint32_t idle_count = 0;
@@ -196,10 +196,10 @@ void wake_waiters_for_room(const struct segment *segment, struct shm_stage *stag
         wake_slot_if_blocked(segment_slot(segment, previous_stage->first_slot + i));
 }
 
-/* Wakes the producer if it waits for a ticket; a process that has freed one calls it. The producer sets
- * tickets_wanted, finds no FREE ticket, and sleeps; the process that frees a ticket looks at
- * tickets_wanted afterwards. Both are seq_cst, so one sees the other. If it is killed after the
- * exchange, the supervisor's wake_source wakes the producer. */
+/* Wakes the producer if it waits for a FREE ticket, which it needs to claim an event; a process that has
+ * freed one calls it. The producer sets tickets_wanted, finds no FREE ticket, and sleeps; the process that
+ * frees a ticket looks at tickets_wanted afterwards. Both are seq_cst, so one sees the other. If it is
+ * killed after the exchange, the supervisor's wake_source wakes the producer. */
 void wake_ticket_freed(const struct segment *segment, struct shm_source *source)
 {
     if (atomic_load_explicit(&source->tickets_wanted, memory_order_seq_cst) != 0 &&
@@ -207,9 +207,9 @@ void wake_ticket_freed(const struct segment *segment, struct shm_source *source)
         wake_slot(segment_slot(segment, source->producer_slot));
 }
 
-/* Wakes the producer and all workers of a source, so that they look for work and read the phase again.
- * The supervisor calls it after an exit, a change of phase, a pause or a resume. It also makes up for
- * wake-ups that a killed process did not get to. */
+/* Wakes the producer and all workers of a source, so that they look for work and read the phase again. The
+ * supervisor calls it after an exit, a change of phase, a pause or a resume. It also replaces the wake-ups
+ * that a killed process could not make any more. */
 void wake_source(const struct segment *segment, const struct shm_source *source)
 {
     wake_slot(segment_slot(segment, source->producer_slot));

@@ -25,10 +25,10 @@
 #define MS_NS UINT64_C(1000000)
 #define TRY_INTERVAL_MS UINT64_C(50)
 
-/* Initialises the mutex on which writers of the store queue. The supervisor calls it when it creates
- * the segment. Returns 0 or a negative errno. The mutex is robust (a crashed holder does not block it)
- * and error-checking: releasing a lock that one does not hold, or taking it twice, is an error and
- * neither undefined nor a deadlock. */
+/* Initialises the mutex in shared memory on which writers of the store queue. The supervisor calls it when
+ * it creates the segment. Returns 0 or a negative errno. The mutex is robust (a crashed holder does not
+ * block it) and error-checking (releasing it without holding it, or taking it twice, returns an error
+ * instead of a deadlock). */
 int write_lock_init(pthread_mutex_t *write_lock)
 {
     pthread_mutexattr_t attributes;
@@ -61,10 +61,10 @@ int write_lock_try(pthread_mutex_t *write_lock)
     return recover_write_lock(write_lock, pthread_mutex_trylock(write_lock));
 }
 
-/* Waits for the store's write lock, at most timeout_ms. Producers, workers and the keeper call it
- * before they begin a write transaction. Returns 0, or -ETIMEDOUT: then the caller writes without it,
- * and the store's own locks protect the data. Tries again every TRY_INTERVAL_MS, because a killed
- * holder may wake no waiter. */
+/* Waits for the store's write lock, a mutex in shared memory, at most timeout_ms. Producers, workers and
+ * the keeper call it before they begin a write transaction. Returns 0, or -ETIMEDOUT: then the caller
+ * writes without it, and the store's own locks protect the data. Tries again every TRY_INTERVAL_MS,
+ * because a killed holder may wake no waiter. */
 int write_lock_acquire(pthread_mutex_t *write_lock, uint64_t timeout_ms)
 {
     int error = pthread_mutex_trylock(write_lock); /* mostly free: no clock is read then */
