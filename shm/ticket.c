@@ -62,19 +62,18 @@ static uint64_t load_packed_state(const struct shm_ticket *ticket)
     return atomic_load_explicit(&ticket->word, memory_order_seq_cst);
 }
 
-/* Replaces a ticket's word if it still is *expected_word; the one instruction that changes a ticket.
- * The head comment explains its seq_cst order. On failure *expected_word becomes the word found, and
- * acquire lets the caller treat it as if it had loaded it. */
-static bool swap_packed_state(struct shm_ticket *ticket, uint64_t *expected_packed_state,
-                              uint64_t new_packed_state)
+/* Replaces the packed state of a ticket in shared memory if it still is *expected_state; the one
+ * instruction that changes a ticket. The head comment explains its seq_cst order. On failure
+ * *expected_state becomes the state found, and acquire lets the caller treat it as if it had loaded it. */
+static bool swap_packed_state(struct shm_ticket *ticket, uint64_t *expected_state, uint64_t new_state)
 {
-    return atomic_compare_exchange_strong_explicit(&ticket->word, expected_packed_state, new_packed_state,
+    return atomic_compare_exchange_strong_explicit(&ticket->word, expected_state, new_state,
                                                    memory_order_seq_cst, memory_order_acquire);
 }
 
 /* Copies a ticket, which says who owns an event in flight, into a plain struct for the caller. Acquire,
- * both loads: having seen the event or token of a later use, ticket_look sees the later word, too, and
- * tries again. */
+ * both loads: having seen the event or token of a later use, ticket_read sees the later packed state, too,
+ * and tries again. */
 static void fill_view(struct ticket_view *view, const struct shm_ticket *ticket, uint64_t packed_state)
 {
     view->phase = get_phase(packed_state);
@@ -89,17 +88,17 @@ static void fill_view(struct ticket_view *view, const struct shm_ticket *ticket,
  * owner and event. The supervisor reads tickets after a crash, the producer when it unlocks orphaned
  * events, `eventpipe status` to count them. It tries again while the ticket changes. After the fourth try,
  * the event may be that of another use of the ticket. */
-struct ticket_view ticket_look(const struct segment *segment, uint32_t ticket_index)
+struct ticket_view ticket_read(const struct segment *segment, uint32_t ticket_index)
 {
     const struct shm_ticket *shared_ticket = segment_ticket(segment, ticket_index);
     struct ticket_view view;
     uint64_t packed_state = load_packed_state(shared_ticket);
     for (int try_count = 0; try_count < 4; try_count++) {
         fill_view(&view, shared_ticket, packed_state);
-        uint64_t packed_state_after = load_packed_state(shared_ticket);
-        if (packed_state_after == packed_state)
+        uint64_t state_after = load_packed_state(shared_ticket);
+        if (state_after == packed_state)
             break;
-        packed_state = packed_state_after;
+        packed_state = state_after;
     }
     return view;
 }
@@ -136,7 +135,7 @@ uint32_t ticket_load(const struct segment *segment, const struct shm_source *sou
 }
 
 /* Release: a process that sees the new event or token sees that the ticket is LOADING by then
- * (ticket_look). */
+ * (ticket_read). */
 void ticket_bind(const struct segment *segment, uint32_t ticket_index, int64_t event, uint64_t token)
 {
     struct shm_ticket *shared_ticket = segment_ticket(segment, ticket_index);
@@ -190,9 +189,9 @@ bool ticket_take(const struct segment *segment, uint32_t ticket_index, uint32_t 
     struct shm_ticket *shared_ticket = segment_ticket(segment, ticket_index);
     uint64_t packed_state = load_packed_state(shared_ticket);
     while (get_phase(packed_state) == TICKET_QUEUED && get_stage_position(packed_state) == stage) {
-        uint64_t running_packed_state = pack_state(TICKET_RUNNING, stage, slot, get_generation(packed_state));
-        if (swap_packed_state(shared_ticket, &packed_state, running_packed_state)) {
-            fill_view(out, shared_ticket, running_packed_state);
+        uint64_t running_state = pack_state(TICKET_RUNNING, stage, slot, get_generation(packed_state));
+        if (swap_packed_state(shared_ticket, &packed_state, running_state)) {
+            fill_view(out, shared_ticket, running_state);
             return true;
         }
     }
@@ -262,11 +261,9 @@ bool ticket_revoke(const struct segment *segment, uint32_t ticket_index)
     struct shm_ticket *shared_ticket = segment_ticket(segment, ticket_index);
     uint64_t packed_state = load_packed_state(shared_ticket);
     while (get_phase(packed_state) != TICKET_FREE) {
-        uint64_t orphaned_packed_state =
-            pack_state(TICKET_ORPHANED, get_stage_position(packed_state), get_owner_slot(packed_state),
-                       get_generation(packed_state));
-        if (packed_state == orphaned_packed_state ||
-            swap_packed_state(shared_ticket, &packed_state, orphaned_packed_state))
+        uint64_t orphaned_state = pack_state(TICKET_ORPHANED, get_stage_position(packed_state),
+                                             get_owner_slot(packed_state), get_generation(packed_state));
+        if (packed_state == orphaned_state || swap_packed_state(shared_ticket, &packed_state, orphaned_state))
             return true;
     }
     return false;

@@ -21,7 +21,7 @@ struct ticket_view {
     int64_t event;
     uint64_t token;
 };
-struct ticket_view ticket_look(const struct segment *segment, uint32_t ticket_index);
+struct ticket_view ticket_read(const struct segment *segment, uint32_t ticket_index);
 
 /* Producer: FREE -> LOADING. Begins to look at *next_index, which the caller keeps. Returns the ticket or
  * SHM_NO_TICKET. */

@@ -72,7 +72,7 @@ void crash_report_add(struct supervisor *supervisor, const struct child *child,
         memcpy(uid, slot->uid, sizeof uid);
         uid[sizeof uid - 1] = '\0'; /* the worker may have crashed while it wrote this */
         set_record_text(record.uid, sizeof record.uid, uid);
-        record.event = ticket_look(segment, cause->ticket).event;
+        record.event = ticket_read(segment, cause->ticket).event;
     }
     set_record_text(record.how, sizeof record.how, cause->how);
     set_record_text(record.last_output, sizeof record.last_output, cause->last_output);

@@ -33,7 +33,7 @@ static uint32_t find_current_ticket(const struct supervisor *supervisor, const s
     uint32_t ticket = atomic_load(&slot->ticket);
     if (slot->kind != SHM_KIND_WORKER || ticket >= supervisor->segment.header->ticket_count)
         return SHM_NO_TICKET;
-    const struct ticket_view view = ticket_look(&supervisor->segment, ticket);
+    const struct ticket_view view = ticket_read(&supervisor->segment, ticket);
     bool does_slot_agree =
         view.phase == TICKET_RUNNING && view.slot == child->slot && view.event == atomic_load(&slot->event);
     return does_slot_agree ? ticket : SHM_NO_TICKET;

@@ -52,7 +52,7 @@ static uint32_t mark_tickets_orphaned(struct supervisor *supervisor, struct chil
     uint32_t orphaned_count = 0;
     for (uint32_t i = 0; i < source->ticket_count; i++) {
         uint32_t ticket = source->first_ticket + i;
-        const struct ticket_view view = ticket_look(segment, ticket);
+        const struct ticket_view view = ticket_read(segment, ticket);
         if (view.slot != child->slot || (view.phase != TICKET_RUNNING && view.phase != TICKET_LOADING))
             continue;
         bool is_blamed = ticket == cause->ticket && cause->kind != SHM_CAUSE_NONE;
@@ -136,7 +136,7 @@ static void log_child_exit(const struct supervisor *supervisor, const struct chi
     char event_field[48] = "";
     if (cause->ticket != SHM_NO_TICKET)
         snprintf(event_field, sizeof event_field, " event=%" PRId64,
-                 (int64_t)store_event_number(ticket_look(&supervisor->segment, cause->ticket).event));
+                 (int64_t)store_event_number(ticket_read(&supervisor->segment, cause->ticket).event));
     base_log_warning("crash process=\"%s\" pid=%d%s how=\"%s\"", child->name, (int)pid, event_field,
                      cause->message);
 }

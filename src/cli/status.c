@@ -137,7 +137,7 @@ static void count_events_in_flight(const struct segment *segment, const struct s
                                    struct status_source *out)
 {
     for (uint32_t i = 0; i < source->ticket_count; i++) {
-        struct ticket_view ticket = ticket_look(segment, source->first_ticket + i);
+        struct ticket_view ticket = ticket_read(segment, source->first_ticket + i);
         if (ticket.phase == TICKET_QUEUED && ticket.stage < out->stage_count)
             out->stages[ticket.stage].queued_count++;
         out->running += ticket.phase == TICKET_RUNNING || ticket.phase == TICKET_LOADING;

@@ -102,7 +102,7 @@ static void complete_finished_events(struct producer *producer, const uint32_t *
     for (size_t first = 0; first < count; first += UNLOCK_BATCH_MAX) {
         size_t batch_count = count - first < UNLOCK_BATCH_MAX ? count - first : UNLOCK_BATCH_MAX;
         for (size_t i = 0; i < batch_count; i++) {
-            struct ticket_view view = ticket_look(segment, tickets[first + i]);
+            struct ticket_view view = ticket_read(segment, tickets[first + i]);
             answers[i] = (struct store_answer){.lock = {view.event, view.token}, .change = STORE_COMPLETE};
         }
         while (!process_check_store_result(&producer->process,
@@ -230,7 +230,7 @@ static size_t collect_orphaned_tickets(struct producer *producer, uint32_t *next
     size_t count = 0;
     for (; *next_index < source->ticket_count && count < UNLOCK_BATCH_MAX; ++*next_index) {
         uint32_t ticket = source->first_ticket + *next_index;
-        struct ticket_view view = ticket_look(&producer->child->segment, ticket);
+        struct ticket_view view = ticket_read(&producer->child->segment, ticket);
         if (view.phase != TICKET_ORPHANED)
             continue;
         tickets[count] = ticket;
@@ -295,7 +295,7 @@ void process_producer_unlock_in_flight(struct producer *producer)
     const struct shm_source *source = producer->source;
     for (uint32_t i = 0; i < source->ticket_count; i++) {
         uint32_t ticket = source->first_ticket + i;
-        enum ticket_phase phase = ticket_look(&producer->child->segment, ticket).phase;
+        enum ticket_phase phase = ticket_read(&producer->child->segment, ticket).phase;
         if (phase == TICKET_FREE || phase == TICKET_ORPHANED)
             continue;
         struct shm_cause *cause = segment_cause(&producer->child->segment, ticket);

@@ -64,7 +64,7 @@ void life_free_orphans(struct steps *steps)
     if (atomic_exchange(&life_source->orphans, 0) == 0)
         return;
     for (uint32_t i = 0; i < LIFE_TICKETS; i++) {
-        struct ticket_view view = ticket_look(&life_segment, i);
+        struct ticket_view view = ticket_read(&life_segment, i);
         if (view.phase != TICKET_ORPHANED)
             continue;
         row_store_unlock(life_store, view.event, view.token);
@@ -103,7 +103,7 @@ void life_recover(uint32_t index)
 {
     bool orphans = false;
     for (uint32_t i = 0; i < LIFE_TICKETS; i++) {
-        struct ticket_view view = ticket_look(&life_segment, i);
+        struct ticket_view view = ticket_read(&life_segment, i);
         if (view.slot == index && (view.phase == TICKET_RUNNING || view.phase == TICKET_LOADING)) {
             segment_cause(&life_segment, i)->kind = SHM_CAUSE_NONE;
             orphans = ticket_mark_orphaned(&life_segment, i, index) || orphans;
@@ -133,7 +133,7 @@ static void on_entry(uint32_t ticket, void *user)
 static void check_ticket(uint32_t ticket, const struct entries in_ring[LIFE_STAGES],
                          uint32_t owners[LIFE_ROWS])
 {
-    struct ticket_view view = ticket_look(&life_segment, ticket);
+    struct ticket_view view = ticket_read(&life_segment, ticket);
     if (view.phase == TICKET_FREE)
         return;
     uint64_t row = view.event < LIFE_ROWS ? atomic_load(&life_store->rows[view.event].word) : 0;
@@ -156,7 +156,7 @@ void life_check_places(uint32_t dead)
     for (uint32_t i = 0; i < LIFE_STAGES; i++)
         ring_each(&life_segment, &segment_stage(&life_segment, i)->ring, on_entry, &in_ring[i]);
     for (uint32_t i = 0; i < LIFE_TICKETS; i++) {
-        struct ticket_view view = ticket_look(&life_segment, i);
+        struct ticket_view view = ticket_read(&life_segment, i);
         check_ticket(i, in_ring, owners);
         if ((view.phase == TICKET_LOADING || view.phase == TICKET_RUNNING) && view.slot == dead)
             life_fault("ticket %u still belongs to the dead", i);
@@ -181,7 +181,7 @@ static bool play_producer(void)
     bool any = atomic_load(&life_source->orphans) != 0;
     life_free_orphans(&steps);
     for (uint32_t i = 0; i < LIFE_TICKETS; i++) {
-        struct ticket_view view = ticket_look(&life_segment, i);
+        struct ticket_view view = ticket_read(&life_segment, i);
         if (view.phase == TICKET_LOADING) { /* of a claim that was complete */
             life_hand_on(&steps, i, row_stage(atomic_load(&life_store->rows[view.event].word)));
             any = true;
@@ -201,7 +201,7 @@ static bool play_worker(uint32_t slot)
     uint32_t ticket;
     bool any = steps_take(&steps, &ticket, &view, 1) > 0;
     for (uint32_t i = 0; i < LIFE_TICKETS; i++) {
-        view = ticket_look(&life_segment, i);
+        view = ticket_read(&life_segment, i);
         if (view.phase != TICKET_RUNNING || view.slot != slot)
             continue;
         life_work(&steps, i, &view);

@@ -131,7 +131,7 @@ int store_life_on_row(size_t index, const struct store_row *row, void *user)
 
 void store_life_commit(struct store *store, uint32_t slot, uint32_t ticket, enum store_change change)
 {
-    struct ticket_view view = ticket_look(&store_life_segment, ticket);
+    struct ticket_view view = ticket_read(&store_life_segment, ticket);
     uint32_t stage = slot - STORE_LIFE_WORKER(0), done = UINT32_MAX;
     struct store_event_lock lock = {view.event, view.token};
     store_life_must(store, store_read(store, &lock, 1, store_life_on_row, &done), "store_read");
@@ -171,7 +171,7 @@ void store_life_unlock(struct store *store)
     uint32_t tickets[STORE_LIFE_EVENTS + STORE_LIFE_PAGE], count = 0;
     atomic_store(&store_life_source->orphans, 0);
     for (uint32_t i = 0; i < store_life_source->ticket_count; i++) {
-        struct ticket_view view = ticket_look(&store_life_segment, i);
+        struct ticket_view view = ticket_read(&store_life_segment, i);
         if (view.phase != TICKET_ORPHANED)
             continue;
         unlocks[count].lock = (struct store_event_lock){view.event, view.token};

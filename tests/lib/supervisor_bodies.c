@@ -103,7 +103,7 @@ void process_keeper_main(const struct child_context *child)
 /* The store's part after an exit: what the tickets' causes say goes into the world. */
 static void free_one_orphan(const struct segment *segment, uint32_t ticket)
 {
-    const struct ticket_view view = ticket_look(segment, ticket);
+    const struct ticket_view view = ticket_read(segment, ticket);
     const struct shm_cause *cause = segment_cause(segment, ticket);
     if (view.event > 0 && view.event <= INSTANCE_EVENTS) {
         struct instance_event *event = &instance_world->event[view.event];
@@ -125,7 +125,7 @@ static void free_one_orphan(const struct segment *segment, uint32_t ticket)
 static bool in_flight(const struct segment *segment, const struct shm_source *source, int64_t event)
 {
     for (uint32_t i = 0; i < source->ticket_count; i++) {
-        const struct ticket_view view = ticket_look(segment, source->first_ticket + i);
+        const struct ticket_view view = ticket_read(segment, source->first_ticket + i);
         if (view.phase != TICKET_FREE && view.event == event)
             return true;
     }
@@ -139,7 +139,7 @@ static bool produce(const struct child_context *child, struct shm_source *source
     struct shm_stage *first = segment_stage(segment, source->first_stage);
     if (atomic_exchange(&source->orphans, 0) != 0)
         for (uint32_t i = 0; i < source->ticket_count; i++)
-            if (ticket_look(segment, source->first_ticket + i).phase == TICKET_ORPHANED)
+            if (ticket_read(segment, source->first_ticket + i).phase == TICKET_ORPHANED)
                 free_one_orphan(segment, source->first_ticket + i);
     bool all = true;
     for (uint32_t id = 1; id <= atomic_load(&instance_world->events); id++) {
@@ -270,7 +270,7 @@ static void work_one(const struct child_context *child, struct shm_slot *slot, s
                      struct shm_source *source, uint32_t ticket)
 {
     const struct segment *segment = &child->segment;
-    int64_t id = ticket_look(segment, ticket).event;
+    int64_t id = ticket_read(segment, ticket).event;
     struct instance_event *event = &instance_world->event[id];
     slot_begin_event(slot, ticket, &(struct slot_event){.id = id, .crashes = atomic_load(&event->crashes)},
                      shm_now_ns());

@@ -68,7 +68,7 @@ static void free_orphans(struct claims *claims)
 {
     atomic_store(&source->orphans, 0);
     for (uint32_t i = 0; i < source->ticket_count; i++) {
-        struct ticket_view view = ticket_look(&segment, i);
+        struct ticket_view view = ticket_read(&segment, i);
         if (view.phase != TICKET_ORPHANED)
             continue;
         if (row_store_unlock(store, view.event, view.token) && claims != NULL)
@@ -242,7 +242,7 @@ static _Noreturn void give_up(const char *why)
                 atomic_load(&ring->space_wanted));
     }
     for (uint32_t i = 0; i < TICKETS; i++) {
-        struct ticket_view view = ticket_look(&segment, i);
+        struct ticket_view view = ticket_read(&segment, i);
         fprintf(stderr, "  ticket %u phase %u stage %u slot %u event %" PRId64 "\n", i, view.phase,
                 view.stage, view.slot, view.event);
     }
@@ -283,7 +283,7 @@ static void recover(uint32_t index)
 {
     bool orphans = false;
     for (uint32_t i = 0; i < TICKETS; i++) {
-        struct ticket_view view = ticket_look(&segment, i);
+        struct ticket_view view = ticket_read(&segment, i);
         uint32_t holder = index + 1;
         if (view.phase == TICKET_RUNNING && view.slot == index)
             atomic_compare_exchange_strong(&store->rows[view.event].holder, &holder, 0);
@@ -382,7 +382,7 @@ static void on_entry(uint32_t ticket, void *user)
 
 static bool check_ticket(const struct places *places, uint32_t ticket)
 {
-    struct ticket_view view = ticket_look(&segment, ticket);
+    struct ticket_view view = ticket_read(&segment, ticket);
     if (view.phase == TICKET_FREE)
         return true;
     uint64_t word = atomic_load(&store->rows[view.event].word);
@@ -404,7 +404,7 @@ static void check_rows(void)
         uint64_t word = atomic_load(&store->rows[event].word);
         uint32_t owners = 0;
         for (uint32_t i = 0; i < TICKETS; i++) {
-            struct ticket_view view = ticket_look(&segment, i);
+            struct ticket_view view = ticket_read(&segment, i);
             owners += view.phase != TICKET_FREE && view.event == event && view.token == row_token(word);
         }
         if (row_state(word) == ROW_NONE || (row_state(word) == ROW_LOCKED && owners != 1))

@@ -71,7 +71,7 @@ static void take(uint32_t slot)
 static void pass_on(uint32_t slot)
 {
     struct steps steps = steps_for(&life_segment, slot);
-    struct ticket_view view = ticket_look(&life_segment, held[slot].ticket);
+    struct ticket_view view = ticket_read(&life_segment, held[slot].ticket);
     life_commit(&steps, held[slot].ticket, &view);
 }
 
@@ -165,7 +165,7 @@ static void operate_take(struct steps *steps)
 
 static void operate_commit(struct steps *steps)
 {
-    struct ticket_view view = ticket_look(&life_segment, held[steps->slot_index].ticket);
+    struct ticket_view view = ticket_read(&life_segment, held[steps->slot_index].ticket);
     life_work(steps, held[steps->slot_index].ticket, &view);
     life_commit(steps, held[steps->slot_index].ticket, &view);
 }

@@ -162,7 +162,7 @@ static void look_at_committed(struct store *store)
 {
     uint32_t done = UINT32_MAX;
     for (uint32_t i = 0; i < store_life_source->ticket_count; i++) {
-        struct ticket_view view = ticket_look(&store_life_segment, i);
+        struct ticket_view view = ticket_read(&store_life_segment, i);
         if (store_life->committed == 0 || view.phase == TICKET_FREE || view.event != store_life->committed)
             continue;
         struct store_event_lock lock = {view.event, view.token};
@@ -185,7 +185,7 @@ static void go_on(struct store *store)
     if (!there)
         store_life_ingest(store, STORE_LIFE_EVENTS, STORE_LIFE_PAGE, "page", 0);
     for (uint32_t i = 0; i < store_life_source->ticket_count; i++) { /* in the hands of who lives */
-        struct ticket_view view = ticket_look(&store_life_segment, i);
+        struct ticket_view view = ticket_read(&store_life_segment, i);
         if (view.phase == TICKET_RUNNING)
             store_life_commit(store, view.slot, i, view.stage == 0 ? STORE_ADVANCE : STORE_COMPLETE);
     }

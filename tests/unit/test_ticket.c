@@ -22,13 +22,13 @@ static void test_life(void)
     struct segment segment = shm_fixture(3, 2, 4, 4);
     struct ticket_view view;
     uint32_t ticket = load_bound(&segment, 4711, 99);
-    view = ticket_look(&segment, ticket);
+    view = ticket_read(&segment, ticket);
     CU_ASSERT_EQUAL(view.phase, TICKET_LOADING);
     CU_ASSERT_EQUAL(view.slot, PRODUCER);
     CU_ASSERT_EQUAL(view.generation, 1);
     CU_ASSERT_TRUE(ticket_mark_queued(&segment, ticket, PRODUCER, 0));
     for (uint32_t stage = 0; stage < 3; stage++) {
-        view = ticket_look(&segment, ticket);
+        view = ticket_read(&segment, ticket);
         CU_ASSERT_EQUAL(view.phase, TICKET_QUEUED);
         CU_ASSERT_EQUAL(view.stage, stage);
         CU_ASSERT_TRUE(ticket_take(&segment, ticket, stage, WORKER + 2 * stage, &view));
@@ -40,9 +40,9 @@ static void test_life(void)
             CU_ASSERT_TRUE(ticket_mark_queued(&segment, ticket, WORKER + 2 * stage, stage + 1));
     }
     CU_ASSERT_TRUE(ticket_free(&segment, ticket, WORKER + 4));
-    CU_ASSERT_EQUAL(ticket_look(&segment, ticket).phase, TICKET_FREE);
+    CU_ASSERT_EQUAL(ticket_read(&segment, ticket).phase, TICKET_FREE);
     CU_ASSERT_EQUAL(load_bound(&segment, 1, 1), ticket);
-    CU_ASSERT_EQUAL(ticket_look(&segment, ticket).generation, 2);
+    CU_ASSERT_EQUAL(ticket_read(&segment, ticket).generation, 2);
     segment_close(&segment);
 }
 
@@ -69,7 +69,7 @@ static void test_only_owner(void)
     CU_ASSERT_FALSE(ticket_free(&segment, ticket, OTHER));
     CU_ASSERT_FALSE(ticket_mark_orphaned(&segment, ticket, OTHER));
     CU_ASSERT_FALSE(ticket_free_orphan(&segment, ticket));
-    CU_ASSERT_EQUAL(ticket_look(&segment, ticket).slot, WORKER);
+    CU_ASSERT_EQUAL(ticket_read(&segment, ticket).slot, WORKER);
     segment_close(&segment);
 }
 
@@ -84,7 +84,7 @@ static void test_orphans(void)
     segment_cause(&segment, ticket)->code = 9;
     CU_ASSERT_TRUE(ticket_mark_orphaned(&segment, ticket, WORKER));
     CU_ASSERT_FALSE(ticket_mark_orphaned(&segment, ticket, WORKER)); /* recovering twice does nothing */
-    view = ticket_look(&segment, ticket);
+    view = ticket_read(&segment, ticket);
     CU_ASSERT_EQUAL(view.phase, TICKET_ORPHANED);
     CU_ASSERT_EQUAL(view.stage, 1);
     CU_ASSERT_EQUAL(view.slot, WORKER);
@@ -93,10 +93,10 @@ static void test_orphans(void)
     CU_ASSERT_FALSE(ticket_free(&segment, ticket, WORKER));
     CU_ASSERT_FALSE(ticket_mark_queued(&segment, ticket, WORKER, 0));
     CU_ASSERT_TRUE(ticket_mark_orphaned(&segment, loading, PRODUCER));
-    CU_ASSERT_EQUAL(ticket_look(&segment, loading).event, 8);
+    CU_ASSERT_EQUAL(ticket_read(&segment, loading).event, 8);
     CU_ASSERT_TRUE(ticket_free_orphan(&segment, ticket));
     CU_ASSERT_FALSE(ticket_free_orphan(&segment, ticket));
-    CU_ASSERT_EQUAL(ticket_look(&segment, ticket).phase, TICKET_FREE);
+    CU_ASSERT_EQUAL(ticket_read(&segment, ticket).phase, TICKET_FREE);
     CU_ASSERT_EQUAL(segment_cause(&segment, ticket)->kind, SHM_CAUSE_NONE); /* the next use is not blamed */
     segment_close(&segment);
 }
@@ -114,10 +114,10 @@ static void test_revoke(void)
     ticket_mark_orphaned(&segment, tickets[3], PRODUCER);
     for (int i = 0; i < 4; i++) {
         CU_ASSERT_TRUE(ticket_revoke(&segment, tickets[i]));
-        CU_ASSERT_EQUAL(ticket_look(&segment, tickets[i]).phase, TICKET_ORPHANED);
+        CU_ASSERT_EQUAL(ticket_read(&segment, tickets[i]).phase, TICKET_ORPHANED);
         CU_ASSERT_TRUE(ticket_free_orphan(&segment, tickets[i]));
         CU_ASSERT_FALSE(ticket_revoke(&segment, tickets[i]));
-        CU_ASSERT_EQUAL(ticket_look(&segment, tickets[i]).phase, TICKET_FREE);
+        CU_ASSERT_EQUAL(ticket_read(&segment, tickets[i]).phase, TICKET_FREE);
     }
     segment_close(&segment);
 }
