@@ -73,10 +73,10 @@ static bool swap_packed_state(struct shm_commit_request *request, uint32_t old_s
     return atomic_compare_exchange_strong(&request->word, &old_state, new_state);
 }
 
-/* Changes a commit request that is WAITING or NOTIFIED to `new_state`, and returns whether it did. The
- * worker that owns the request withdraws it with this, another worker takes it. It loops, because a single
- * try from each state could miss both if the state changes in between; the hint bit is clear by then, so
- * no later taker would find the request. */
+/* Changes a commit request in shared memory that is WAITING or NOTIFIED to `new_state`, and returns
+ * whether it did. The worker that owns the request withdraws it with this, another worker takes it. It
+ * loops, because a single try from each state could miss both if the state changes in between; the hint
+ * bit is clear by then, so no later taker would find the request. */
 static bool move_waiting_request(struct shm_commit_request *request, uint32_t new_state)
 {
     uint32_t packed_state = atomic_load(&request->word);
@@ -223,9 +223,9 @@ void commit_request_complete(const struct segment *segment, uint32_t taker, uint
 
 /* ---- a process that has released the write lock ---- */
 
-/* Wakes one worker that waits with a commit request, so that it tries the write lock. One is enough,
- * because it takes the requests of all others. Every process that writes to the store calls it when it
- * has released the write lock; `from` is its own slot. */
+/* Wakes one worker that waits with a commit request in shared memory, so that it tries the write lock. One
+ * is enough, because it takes the requests of all others. Every process that writes to the store calls it
+ * when it has released the write lock; `from` is its own slot. */
 void commit_request_notify(const struct segment *segment, uint32_t from)
 {
     uint32_t slot;
@@ -242,9 +242,9 @@ void commit_request_notify(const struct segment *segment, uint32_t from)
 
 /* ---- the supervisor ---- */
 
-/* The supervisor calls this after a process has exited: it drops the commit request of that process,
- * and marks those that the process had taken as LOST, so that their owners commit again. Without it
- * these workers would wait for ever. */
+/* The supervisor calls this after a process has exited: it drops the commit request of that process in
+ * shared memory, and marks those that the process had taken as LOST, so that their owners commit again.
+ * Without it these workers would wait for ever. */
 void commit_request_recover(const struct segment *segment, uint32_t slot)
 {
     clear_hint_bit(segment, slot);

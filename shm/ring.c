@@ -109,17 +109,17 @@ static uint64_t find_first_not_done(const struct shm_ring *ring, const _Atomic u
 }
 
 /*
- * Puts a ticket, which stands for one event, into a stage's ring. A producer and the workers of the stage
- * before call it when they pass an event on, the supervisor when it puts back a ticket that is in no ring.
- * Returns RING_OK or RING_FULL.
+ * Puts a ticket, which stands for one event, into a stage's ring in shared memory. A producer and the
+ * workers of the stage before call it when they pass an event on, the supervisor when it puts back a
+ * ticket that is in no ring. Returns RING_OK or RING_FULL.
  *
  * Full is decided by the word itself: an entry of the round before still stands in it, so `size` entries
  * wait. An empty word of this cycle means that the entry of the round before was popped, so there is room.
  * The swap succeeds only while `tail` is the first position not pushed.
  *
- * If the process is killed before the swap, nothing has happened. If it is killed after the swap, the entry
- * is in the ring, and the next push moves the tail hint. No worker was woken for the entry; the supervisor's
- * wake_source does that after the exit.
+ * If the process is killed before the swap, nothing has happened. If it is killed after the swap, the
+ * entry is in the ring, and the next push moves the tail hint. No worker was woken for the entry; the
+ * supervisor's wake_source does that after the exit.
  */
 enum ring_answer ring_push(const struct segment *segment, struct shm_ring *ring, uint32_t ticket)
 {
@@ -149,12 +149,12 @@ enum ring_answer ring_push(const struct segment *segment, struct shm_ring *ring,
 }
 
 /*
- * Takes the oldest ticket out of a stage's ring. A worker of the stage calls it when it looks for events to
- * run. Returns RING_OK or RING_EMPTY.
+ * Takes the oldest ticket out of a stage's ring in shared memory. A worker of the stage calls it when it
+ * looks for events to run. Returns RING_OK or RING_EMPTY.
  *
- * If the process is killed before the swap, nothing has happened. If it is killed after the swap and before
- * ticket_take, the ticket is QUEUED but in no ring, and ticket_requeue_lost puts it back; the next pop moves
- * the head hint.
+ * If the process is killed before the swap, nothing has happened. If it is killed after the swap and
+ * before ticket_take, the ticket is QUEUED but in no ring, and ticket_requeue_lost puts it back; the next
+ * pop moves the head hint.
  */
 enum ring_answer ring_pop(const struct segment *segment, struct shm_ring *ring, uint32_t *ticket)
 {

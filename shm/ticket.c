@@ -71,9 +71,9 @@ static bool swap_packed_state(struct shm_ticket *ticket, uint64_t *expected_stat
                                                    memory_order_seq_cst, memory_order_acquire);
 }
 
-/* Copies a ticket, which says who owns an event in flight, into a plain struct for the caller. Acquire,
- * both loads: having seen the event or token of a later use, ticket_read sees the later packed state, too,
- * and tries again. */
+/* Copies a ticket, which says in shared memory who owns an event in flight, into a plain struct for the
+ * caller. Acquire, both loads: having seen the event or token of a later use, ticket_read sees the later
+ * packed state, too, and tries again. */
 static void fill_view(struct ticket_view *view, const struct shm_ticket *ticket, uint64_t packed_state)
 {
     view->phase = get_phase(packed_state);
@@ -213,10 +213,10 @@ bool ticket_free(const struct segment *segment, uint32_t ticket_index, uint32_t 
     return false;
 }
 
-/* Makes a ticket (it says who owns an event in flight) that an exited process held ORPHANED, so that the
- * producer unlocks the event in the store. The supervisor calls it for each such ticket; returns false if
- * exited_slot does not own it. Stage and slot (the number of the process) stay in the packed state: they
- * say where the event was and which process had it. */
+/* Makes a ticket (it says in shared memory who owns an event) that an exited process held ORPHANED, so
+ * that the producer unlocks the event in the store. The supervisor calls it for each such ticket; returns
+ * false if exited_slot does not own it. Stage and slot (the number of the process) stay in the packed
+ * state: they say where the event was and which process had it. */
 bool ticket_mark_orphaned(const struct segment *segment, uint32_t ticket_index, uint32_t exited_slot)
 {
     struct shm_ticket *shared_ticket = segment_ticket(segment, ticket_index);
@@ -230,8 +230,8 @@ bool ticket_mark_orphaned(const struct segment *segment, uint32_t ticket_index, 
 }
 
 /*
- * The producer calls this when the store has unlocked an orphaned event: clears the cause of the crash and
- * frees the ticket. Returns false if the ticket is not ORPHANED.
+ * The producer calls this when the store has unlocked an orphaned event: clears the cause of the crash in
+ * shared memory and frees the ticket. Returns false if the ticket is not ORPHANED.
  *
  * The cause is cleared first, so that no later use of this ticket is blamed for it; only the producer
  * touches it while the ticket is ORPHANED. If the producer is killed after that, the store has unlocked
@@ -253,9 +253,9 @@ bool ticket_free_orphan(const struct segment *segment, uint32_t ticket_index)
                              pack_state(TICKET_FREE, 0, SHM_NO_SLOT, get_generation(packed_state)));
 }
 
-/* Makes a ticket (it says who owns an event in flight) ORPHANED, whatever its phase unless it is FREE, so
- * that its event is unlocked in the store. The producer calls it at its end, when all workers of its
- * source have exited. Returns whether the ticket is ORPHANED now. */
+/* Makes a ticket (it says in shared memory who owns an event) ORPHANED, whatever its phase unless it is
+ * FREE, so that its event is unlocked in the store. The producer calls it at its end, when all workers of
+ * its source have exited. Returns whether the ticket is ORPHANED now. */
 bool ticket_revoke(const struct segment *segment, uint32_t ticket_index)
 {
     struct shm_ticket *shared_ticket = segment_ticket(segment, ticket_index);
@@ -303,9 +303,10 @@ struct ticket_range {
     uint8_t in_ring_bits[RANGE_TICKETS / 8];
 };
 
-/* Marks a ticket, which stands for one event, as found in the ring of the stage that it waits for, so that
- * push_lost_tickets leaves it alone. The supervisor's search for lost events calls it for each entry of a
- * ring. An entry that does not agree with the ticket's state is stale and does not count. */
+/* Marks a ticket, which stands for one event, as found in the ring in shared memory of the stage that it
+ * waits for, so that push_lost_tickets leaves it alone. The supervisor's search for lost events calls it
+ * for each entry of a ring. An entry that does not agree with the ticket's state is stale and does not
+ * count. */
 static void on_ring_entry(uint32_t ticket_index, void *user)
 {
     struct ticket_range *range = user;

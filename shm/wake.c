@@ -165,18 +165,18 @@ static void wake_slot_if_blocked(struct shm_slot *slot)
 }
 
 /*
- * A worker calls this after it has popped events from its stage's ring: once the ring is half empty, wakes
- * the producer or the workers of the stage before that wait for room.
+ * A worker calls this after it has popped events from its stage's ring in shared memory: once the ring is
+ * half empty, wakes the producer or the workers of the stage before that wait for room.
  *
- * A waiter sets space_wanted, sees the ring at its limit, and sleeps. The ring falls from its limit to half
- * of it only by pops. The process of the last such pop looks here afterwards, in the order of all seq_cst
- * operations, and sees space_wanted, unless another process has taken it and wakes the waiter instead.
- * ring_count is never too big, so the last pop before a standstill cannot take the ring for fuller than it
- * is. Waking at the half spares the waiters one sleep per entry. All that wait for this ring wake, and each
- * looks at the ring again.
+ * A waiter sets space_wanted, sees the ring at its limit, and sleeps. The ring falls from its limit to
+ * half of it only by pops. The process of the last such pop looks here afterwards, in the order of all
+ * seq_cst operations, and sees space_wanted, unless another process has taken it and wakes the waiter
+ * instead. ring_count is never too big, so the last pop before a standstill cannot take the ring for
+ * fuller than it is. Waking at the half spares the waiters one sleep per entry. All that wait for this
+ * ring wake, and each looks at the ring again.
  *
- * If the worker is killed after the exchange, the supervisor's wake_source wakes those that it has not, and
- * they set space_wanted again.
+ * If the worker is killed after the exchange, the supervisor's wake_source wakes those that it has not,
+ * and they set space_wanted again.
  */
 void wake_waiters_for_room(const struct segment *segment, struct shm_stage *stage)
 {
@@ -207,9 +207,9 @@ void wake_ticket_freed(const struct segment *segment, struct shm_source *source)
         wake_slot(segment_slot(segment, source->producer_slot));
 }
 
-/* Wakes the producer and all workers of a source, so that they look for work and read the phase again. The
- * supervisor calls it after an exit, a change of phase, a pause or a resume. It also replaces the wake-ups
- * that a killed process could not make any more. */
+/* Wakes the producer and all workers of a source through their slots in shared memory, so that they look
+ * for work and read the phase again. The supervisor calls it after an exit, a change of phase, a pause or
+ * a resume. It also replaces the wake-ups that a killed process could not make any more. */
 void wake_source(const struct segment *segment, const struct shm_source *source)
 {
     wake_slot(segment_slot(segment, source->producer_slot));

@@ -129,8 +129,9 @@ void control_close(struct supervisor *supervisor)
     supervisor_unwatch_fd(supervisor, &supervisor->listen_fd);
 }
 
-/* Closes the copies of the control socket and of the clients' connections that a newly forked worker,
- * producer or keeper has inherited. Otherwise a client would not see that its connection was closed. */
+/* Closes the copies of the supervisor's control socket and of the clients' connections that a newly forked
+ * worker, producer or keeper has inherited. Otherwise a client would not see that its connection was
+ * closed. */
 void control_close_in_child(struct supervisor *supervisor)
 {
     for (uint32_t i = 0; i < SUPERVISOR_CLIENTS; i++)

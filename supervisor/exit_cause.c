@@ -119,7 +119,8 @@ bool exit_cause_had_several_events(const struct shm_slot *slot)
 }
 
 /* Composes the message about an exited process for the log and `eventpipe crashes`: how it exited, and
- * after a crash its last stderr output, if there is room for it. exit_cause_find calls it. */
+ * after a crash its last stderr output, if there is room for it. exit_cause_find calls it in the
+ * supervisor. */
 static void compose_exit_message(struct exit_cause *out)
 {
     static const char separator[] = "; last stderr output: ";
