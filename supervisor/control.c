@@ -171,7 +171,7 @@ void control_accept_client(struct supervisor *supervisor)
     while (index < SUPERVISOR_CLIENTS && supervisor->clients[index].fd >= 0)
         index++;
     if (index == SUPERVISOR_CLIENTS) {
-        control_end(fd, CONTROL_NO, "too many clients at once, try again");
+        control_end(fd, CONTROL_FAILED, "too many clients at once, try again");
         close(fd);
     } else if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &bytes) != 0 ||
                supervisor_watch_fd(supervisor, fd, EVENT_CLIENT, index) != 0) {
@@ -331,7 +331,7 @@ static void serve_drain(struct supervisor *supervisor, int client_fd, bool is_dr
 {
     uint32_t phase = supervisor_phase(supervisor);
     if (phase != SHM_PHASE_RUNNING) {
-        control_end(client_fd, phase == SHM_PHASE_DRAINING ? CONTROL_DONE : CONTROL_NO, "%s is %s",
+        control_end(client_fd, phase == SHM_PHASE_DRAINING ? CONTROL_DONE : CONTROL_FAILED, "%s is %s",
                     supervisor->config->instance, shm_phase_name(phase));
         return;
     }
@@ -416,7 +416,7 @@ static void pass_request_to_keeper(struct supervisor *supervisor, const struct c
     if (keeper->pid != 0 && keeper->is_ready && supervisor->keeper_fd >= 0)
         sent = sendmsg(supervisor->keeper_fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
     if (sent < 0)
-        control_end(client->fd, CONTROL_NO, "the keeper is %s, try again",
+        control_end(client->fd, CONTROL_FAILED, "the keeper is %s, try again",
                     keeper->pid != 0 && keeper->is_ready ? "busy" : "not running");
 }
 
@@ -436,7 +436,7 @@ static void serve_request(struct supervisor *supervisor, struct client *client)
     else if (command == NULL || command->server == CONTROL_BY_CLI)
         control_end(client->fd, CONTROL_USAGE, "unknown command %s", command_name);
     else if (changes_data && client->uid != geteuid() && client->uid != 0)
-        control_end(client->fd, CONTROL_NO,
+        control_end(client->fd, CONTROL_FAILED,
                     "not allowed to %s: only root and the daemon's user may change something", command_name);
     else if (command->server == CONTROL_BY_KEEPER)
         pass_request_to_keeper(supervisor, client);

@@ -171,8 +171,8 @@ void relay_last_output(const struct relay *relay, char *buffer, size_t buffer_by
         const char *line = memrchr(relay->tail, '\n', end_offset);
         if (line != NULL && start_offset < (size_t)(line + 1 - relay->tail))
             start_offset = (size_t)(line + 1 - relay->tail);
-        start_offset =
-            (size_t)(base_utf8_start(relay->tail + start_offset, relay->tail + end_offset) - relay->tail);
+        start_offset = (size_t)(base_utf8_find_start(relay->tail + start_offset, relay->tail + end_offset) -
+                                relay->tail);
     }
     size_t written_bytes = 0;
     for (size_t offset = start_offset; offset < end_offset; offset++) {

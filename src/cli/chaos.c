@@ -50,7 +50,7 @@ static int check_config_has_source(const struct cli *cli)
 
 /* Refuses a run of `eventpipe chaos --yes` if a stage cannot start on this machine, for example because its
  * program is missing: its events would wait until the run ends. Prints a message for each such stage.
- * Returns CONTROL_DONE or CONTROL_NO. */
+ * Returns CONTROL_DONE or CONTROL_FAILED. */
 static int check_stages_can_start(const struct cli *cli)
 {
     int exit_status = CONTROL_DONE;
@@ -61,7 +61,7 @@ static int check_stages_can_start(const struct cli *cli)
             if (stage_check(&source->stages[j], &error) == EP_OK)
                 continue;
             cli_print_message("%s/%s: %s", source->id, source->stages[j].name, error.message);
-            exit_status = CONTROL_NO;
+            exit_status = CONTROL_FAILED;
         }
     }
     return exit_status;
@@ -97,7 +97,7 @@ static char *build_helper_input(const struct cli *cli, struct error *error)
 {
     char program_path[4096], *config_text = NULL, *input_text;
     ssize_t path_bytes = readlink("/proc/self/exe", program_path, sizeof program_path - 1);
-    if (config_json(cli->config_path, &config_text, error) != EP_OK)
+    if (config_convert_to_json(cli->config_path, &config_text, error) != EP_OK)
         return NULL;
     program_path[path_bytes > 0 ? path_bytes : 0] = '\0';
     cJSON *helper_input = build_parsed_config_values(cli->config);
@@ -171,7 +171,7 @@ int cli_chaos(struct cli *cli)
             "the helper program %s cannot be read (%s): install eventpipe again, or name the helper "
             "in " HELPER_VARIABLE,
             helper_path, strerror(errno));
-        return CONTROL_NO;
+        return CONTROL_FAILED;
     }
     char *helper_input = build_helper_input(cli, &error);
     if (helper_input != NULL && pass_text_on_stdin(helper_input, &error) == EP_OK) {
@@ -181,5 +181,5 @@ int cli_chaos(struct cli *cli)
     }
     cli_print_message("%s", error.message);
     free(helper_input);
-    return CONTROL_NO;
+    return CONTROL_FAILED;
 }

@@ -107,7 +107,7 @@ static bool on_keeper_silence(void *user)
 }
 
 /* Runs `eventpipe check`: reports the problems of the configuration, then those of the store, and changes
- * nothing. Returns an exit status, CONTROL_NO if there is any problem. */
+ * nothing. Returns an exit status, CONTROL_FAILED if there is any problem. */
 int cli_check(struct cli *cli)
 {
     size_t problem_count = cli->problem_count;
@@ -131,5 +131,5 @@ int cli_check(struct cli *cli)
     struct cli_answer answer = {.on_line = cli_has_option(cli, CLI_OPTION_JSON) ? NULL : on_store_problem,
                                 .user = cli};
     int status = cli_send_request(cli, &question, &answer);
-    return status == CONTROL_DONE && problem_count > 0 ? CONTROL_NO : status;
+    return status == CONTROL_DONE && problem_count > 0 ? CONTROL_FAILED : status;
 }

@@ -132,7 +132,7 @@ void cli_print_message(const char *format, ...)
 
 /* Writes what stdout takes now and keeps the rest, so that a pager never delays the daemon. */
 void cli_write_available_output(struct cli *cli);
-/* Writes the rest, then prints the final message. Returns CONTROL_NO if writing failed, else `status`. */
+/* Writes the rest, then prints the final message. Returns CONTROL_FAILED if writing failed, else `status`. */
 int cli_finish_output(struct cli *cli, int status);
 size_t cli_terminal_width(void); /* columns of the terminal; 0: stdout is not a terminal */
 bool cli_may_use_colours(void);

@@ -100,14 +100,14 @@ void cli_write_available_output(struct cli *cli)
 }
 
 /* Writes the rest of the output, then prints the message with which the answer ended. Every command of
- * `eventpipe` ends with it. Returns CONTROL_NO if writing to stdout failed, else `status`. */
+ * `eventpipe` ends with it. Returns CONTROL_FAILED if writing to stdout failed, else `status`. */
 int cli_finish_output(struct cli *cli, int status)
 {
     write_pending_output(cli, true);
     if (cli->final_message[0] != '\0')
         cli_print_message("%s", cli->final_message);
     cli->final_message[0] = '\0';
-    return cli->output_failed ? CONTROL_NO : status;
+    return cli->output_failed ? CONTROL_FAILED : status;
 }
 
 /* ---- the store itself, while the daemon is down ---- */
@@ -127,7 +127,7 @@ static void answer_from_store(const struct cli *cli, const char *request_line, i
         return;
     }
     if (store_open(&options, &store, &error) != EP_OK) {
-        control_end(answer_fd, error.code == EP_ESTORE ? CONTROL_NO : CONTROL_DOWN,
+        control_end(answer_fd, error.code == EP_ESTORE ? CONTROL_FAILED : CONTROL_DOWN,
                     "its store cannot be read: %s", error.message);
         return;
     }
@@ -250,8 +250,8 @@ int cli_send_request(struct cli *cli, const struct control_question *question, s
         code = ask_store_in_child(cli, question, on_answer_line, &reader, &error);
     }
     if (cli->output_failed)
-        return CONTROL_NO;
+        return CONTROL_FAILED;
     if (error.message[0] != '\0' && !(code == CONTROL_DONE && answer->quiet && answer->line_count > 0))
         keep_final_message(cli, error.message);
-    return code < 0 ? CONTROL_NO : code;
+    return code < 0 ? CONTROL_FAILED : code;
 }

@@ -65,13 +65,13 @@ static const char *make_empty_text_null(const char *text)
 static void write_crash_json(const struct crash_record *crash, struct text *out)
 {
     char crashed_text[32];
-    control_admin_time(crash->crashed_ms, crashed_text, sizeof crashed_text);
+    control_admin_format_time(crash->crashed_ms, crashed_text, sizeof crashed_text);
     base_text_append(out, "{\"crashed\":");
     json_write_string(out, crashed_text, strlen(crashed_text));
-    control_admin_member(out, "process", crash->process);
-    control_admin_member(out, "kind", crash->kind);
-    control_admin_member(out, "source", make_empty_text_null(crash->source));
-    control_admin_member(out, "stage", make_empty_text_null(crash->stage));
+    control_admin_write_member(out, "process", crash->process);
+    control_admin_write_member(out, "kind", crash->kind);
+    control_admin_write_member(out, "source", make_empty_text_null(crash->source));
+    control_admin_write_member(out, "stage", make_empty_text_null(crash->stage));
     write_int_member(out, "pid", crash->pid);
     write_int_member(out, "uptime_ms", (int64_t)crash->uptime_ms);
     control_admin_write_member(out, "cause", crash->cause);
@@ -81,8 +81,8 @@ static void write_crash_json(const struct crash_record *crash, struct text *out)
         write_int_member(out, "number", (int64_t)store_event_number(crash->event));
     else
         base_text_append(out, ",\"number\":null");
-    control_admin_member(out, "uid", make_empty_text_null(crash->uid));
-    control_admin_member(out, "last_output", make_empty_text_null(crash->last_output));
+    control_admin_write_member(out, "uid", make_empty_text_null(crash->uid));
+    control_admin_write_member(out, "last_output", make_empty_text_null(crash->last_output));
     base_text_append(out, "}");
 }
 
@@ -336,7 +336,7 @@ static int report_store_failure(const struct crash_list *list, const struct erro
 {
     cli_print_message("%s: its store cannot be read: %s%s", list->cli->instance, error->message,
                       list->crash_count > 0 ? "; the list has only crashes that are in shared memory" : "");
-    return CONTROL_NO;
+    return CONTROL_FAILED;
 }
 
 /* Does the work of `eventpipe crashes`: reads shared memory, then the store, and prints the crashes of
@@ -360,7 +360,7 @@ static int list_crashes(struct crash_list *list, uint64_t limit)
             memory_error = add_crash(list, &list->segment_crashes[i].crash);
     if (memory_error != EP_OK) {
         cli_print_message("out of memory");
-        return CONTROL_NO;
+        return CONTROL_FAILED;
     }
     int exit_status = list->crash_count > 0 ? CONTROL_DONE : CONTROL_NOTHING;
     if (store_code != EP_OK)

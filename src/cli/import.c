@@ -64,7 +64,7 @@ static int open_go_database(struct import_job *job)
     sigprocmask(SIG_BLOCK, &termination_signals, &old_mask);
     int code = import_go_open(job->cli->args[0], is_termination_requested, NULL, &job->database, &job->error);
     sigprocmask(SIG_SETMASK, &old_mask, NULL); /* a pending signal ends the program here */
-    return code == EP_OK ? CONTROL_DONE : CONTROL_NO;
+    return code == EP_OK ? CONTROL_DONE : CONTROL_FAILED;
 }
 
 /* Decides for `eventpipe import` which source of the Go database becomes which source of the configuration
@@ -77,7 +77,7 @@ static int plan_import(struct import_job *job)
     return code == EP_OK       ? CONTROL_DONE
            : code == EP_ENOENT ? CONTROL_NOTHING
            : code == EP_EINVAL ? CONTROL_USAGE
-                               : CONTROL_NO;
+                               : CONTROL_FAILED;
 }
 
 /* ---- the store ---- */
@@ -190,7 +190,7 @@ static int import_into_store(struct import_job *job)
     store_close(&job->store);
     if (job->lock_fd >= 0)
         close(job->lock_fd);
-    return code == EP_OK ? CONTROL_DONE : CONTROL_NO;
+    return code == EP_OK ? CONTROL_DONE : CONTROL_FAILED;
 }
 
 /* ---- the report, for people ---- */
@@ -331,13 +331,13 @@ static int check_import_config(const struct cli *cli, struct error *error)
 {
     if (cli->config == NULL)
         return base_error_set(
-            error, cli->config_path == NULL ? CONTROL_USAGE : CONTROL_NO,
+            error, cli->config_path == NULL ? CONTROL_USAGE : CONTROL_FAILED,
             cli->config_path == NULL
                 ? "import needs the configuration: give -c FILE"
                 : "import needs a configuration without problems (eventpipe check lists them)");
     if (strncmp(cli->config->storage, "sqlite:", strlen("sqlite:")) != 0)
         return base_error_set(
-            error, CONTROL_NO,
+            error, CONTROL_FAILED,
             "storage %s is lost when the daemon ends: import needs a persistent store, sqlite:PATH",
             cli->config->storage);
     return CONTROL_DONE;

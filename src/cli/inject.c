@@ -79,11 +79,11 @@ static void send_lines(struct injection *injection, size_t request_bytes)
                                         .body_bytes = request_bytes,
                                         .patience_ms = 60000};
     uint64_t invalid_before = injection->invalid_count;
-    int status = request.failed ? CONTROL_NO : cli_send_request(cli, &question, &answer);
-    bool only_invalid_events = status == CONTROL_NO && injection->invalid_count > invalid_before;
+    int status = request.failed ? CONTROL_FAILED : cli_send_request(cli, &question, &answer);
+    bool only_invalid_events = status == CONTROL_FAILED && injection->invalid_count > invalid_before;
     if (status != CONTROL_DONE)
         injection->exit_status =
-            only_invalid_events && injection->exit_status == CONTROL_DONE ? CONTROL_NO : status;
+            only_invalid_events && injection->exit_status == CONTROL_DONE ? CONTROL_FAILED : status;
     if (only_invalid_events)
         cli->final_message[0] = '\0'; /* the totals at the end show the same */
     if (status != CONTROL_DONE && !only_invalid_events)
@@ -129,13 +129,13 @@ static bool read_or_send_events(struct injection *injection)
         return true;
     if (read_bytes < 0) {
         cli_print_message("cannot read the events: %s", strerror(errno));
-        injection->exit_status = CONTROL_NO;
+        injection->exit_status = CONTROL_FAILED;
     }
     if (read_bytes > 0)
         base_text_append_bytes(&injection->buffer, chunk, (size_t)read_bytes);
     if (injection->buffer.failed) {
         cli_print_message("out of memory");
-        injection->exit_status = CONTROL_NO;
+        injection->exit_status = CONTROL_FAILED;
     }
     return read_bytes > 0 && !injection->buffer.failed;
 }
@@ -169,7 +169,7 @@ int cli_inject(struct cli *cli)
         file_fd = open(path, O_RDONLY | O_CLOEXEC);
         if (file_fd < 0) {
             cli_print_message("cannot open %s: %s", path, strerror(errno));
-            return CONTROL_NO;
+            return CONTROL_FAILED;
         }
         injection.input_fd = file_fd;
     }

@@ -226,7 +226,7 @@ int cli_instance_find(struct cli *cli, struct error *error)
     snprintf(path, sizeof path, "/run/eventpipe/%s.sock", cli->instance);
     if (cli->control_path == NULL)
         cli->control_path = strdup(path);
-    return cli->control_path == NULL ? base_error_set(error, CONTROL_NO, "out of memory") : 0;
+    return cli->control_path == NULL ? base_error_set(error, CONTROL_FAILED, "out of memory") : 0;
 }
 
 /* Detaches the shared memory and frees the configuration, the paths, the arguments and the output buffer.

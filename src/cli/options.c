@@ -123,7 +123,7 @@ static const char *suggest_command(const char *name)
     for (size_t i = 0; i < CONTROL_COMMAND_COUNT; i++)
         if (control_commands[i].help != NULL)
             names[name_count++] = control_commands[i].name;
-    return base_suggest_near(name, names);
+    return base_suggest_find_nearest(name, names);
 }
 
 /* Stores an option's value for the parser of `eventpipe`; the text still belongs to argv. An option that is
@@ -238,7 +238,7 @@ int cli_options_parse(struct cli *cli, int argc, char **argv, struct error *erro
 {
     cli->args = calloc((size_t)argc + 1, sizeof *cli->args);
     if (cli->args == NULL)
-        return base_error_set(error, CONTROL_NO, "out of memory");
+        return base_error_set(error, CONTROL_FAILED, "out of memory");
     bool may_take_options = true;
     int code = 0;
     for (int i = 1; code == 0 && i < argc; i++) {

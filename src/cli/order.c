@@ -45,7 +45,7 @@ static int finish_and_send_request(struct cli *cli, struct text *request, struct
 {
     base_text_append(request, "}");
     struct control_question question = {.line = request->text, .patience_ms = ANSWER_TIMEOUT_MS};
-    int status = request->failed ? CONTROL_NO : cli_send_request(cli, &question, answer);
+    int status = request->failed ? CONTROL_FAILED : cli_send_request(cli, &question, answer);
     base_text_free(request);
     return status;
 }

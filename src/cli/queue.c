@@ -149,12 +149,12 @@ static int on_field_line(const char *text, size_t bytes, void *user)
 }
 
 /* Reads the field names of `eventpipe queue -o FIELD,...` into the list. Returns 0, CONTROL_USAGE after a
- * message that names the unknown field, or CONTROL_NO if memory runs out. */
+ * message that names the unknown field, or CONTROL_FAILED if memory runs out. */
 static int parse_field_list(struct event_list *list, const char *text)
 {
     list->field_text = strdup(text);
     if (list->field_text == NULL)
-        return CONTROL_NO;
+        return CONTROL_FAILED;
     char *remaining_fields = list->field_text;
     for (char *field = strsep(&remaining_fields, ","); field != NULL;
          field = strsep(&remaining_fields, ",")) {
@@ -162,7 +162,7 @@ static int parse_field_list(struct event_list *list, const char *text)
         while (cli_queue_fields[field_index] != NULL && strcmp(cli_queue_fields[field_index], field) != 0)
             field_index++;
         if (cli_queue_fields[field_index] == NULL || list->field_count == FIELDS_MAX) {
-            const char *suggestion = base_suggest_near(field, cli_queue_fields);
+            const char *suggestion = base_suggest_find_nearest(field, cli_queue_fields);
             cli_print_message("-o: there is no field \"%s\"%s%s%s", field,
                               suggestion != NULL ? ": did you mean \"" : "",
                               suggestion != NULL ? suggestion : "", suggestion != NULL ? "\"?" : "");

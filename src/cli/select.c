@@ -142,7 +142,7 @@ int cli_select_write_request(const struct cli *cli, struct text *out, struct err
         base_text_append(out, ",\"dry_run\":true");
     base_text_append(out, "}");
     if (code == 0 && out->failed)
-        return base_error_set(error, CONTROL_NO, "out of memory");
+        return base_error_set(error, CONTROL_FAILED, "out of memory");
     if (code == 0 && out->bytes >= CONTROL_REQUEST_BYTES)
         return base_error_set(
             error, CONTROL_USAGE,

@@ -87,7 +87,7 @@ static int read_status(struct cli *cli, struct status *status, struct error *err
  * ok. */
 static int health_exit_status(enum status_health health)
 {
-    return health == STATUS_OK ? CONTROL_DONE : health == STATUS_DOWN ? CONTROL_DOWN : CONTROL_NO;
+    return health == STATUS_OK ? CONTROL_DONE : health == STATUS_DOWN ? CONTROL_DOWN : CONTROL_FAILED;
 }
 
 /* Writes one snapshot of `eventpipe status` into the output buffer, as text or JSON. Returns the exit
@@ -98,7 +98,7 @@ static int write_status_once(struct cli *cli)
     struct error error = {0};
     int code = read_status(cli, &status, &error);
     size_t width = cli_terminal_width();
-    int exit_status = code == EP_OK ? health_exit_status(status.health) : CONTROL_NO;
+    int exit_status = code == EP_OK ? health_exit_status(status.health) : CONTROL_FAILED;
     if (code != EP_OK)
         cli_print_message("%s", error.message);
     else if (cli_has_option(cli, CLI_OPTION_JSON))
@@ -185,14 +185,14 @@ static void add_clear_codes(struct text *out)
 }
 
 /* Runs `eventpipe status --watch`: prints a snapshot every second until the user presses q or Ctrl-C.
- * Returns the exit status of the last snapshot, or CONTROL_NO if it cannot begin. */
+ * Returns the exit status of the last snapshot, or CONTROL_FAILED if it cannot begin. */
 static int watch_status(struct cli *cli)
 {
     bool as_text = !cli_has_option(cli, CLI_OPTION_JSON);
     struct watch watch = {0};
     if (open_watch(&watch, as_text) < 0) {
         cli_print_message("cannot receive signals for --watch: %s", strerror(errno));
-        return CONTROL_NO;
+        return CONTROL_FAILED;
     }
     base_text_append(&cli->out, watch.redraws ? "\033[2J" : "");
     cli_finish_output(cli, 0);

@@ -144,19 +144,19 @@ static void print_step_json(const struct history *history, const struct store_tr
     control_admin_format_time(step->due_ms, due_text, sizeof due_text);
     base_text_append(out, "{\"at\":");
     json_write_string(out, time_text, strlen(time_text));
-    control_admin_member(out, "step", store_trace_step_name(step->kind));
-    control_admin_member(out, "source", find_source_name(history, store_event_source(step->event)));
+    control_admin_write_member(out, "step", store_trace_step_name(step->kind));
+    control_admin_write_member(out, "source", find_source_name(history, store_event_source(step->event)));
     write_number_or_null_member(out, "number", true, store_event_number(step->event));
-    control_admin_member(out, "uid", uid);
-    control_admin_member(out, "stage", find_stage_name(history, step->stage));
+    control_admin_write_member(out, "uid", uid);
+    control_admin_write_member(out, "stage", find_stage_name(history, step->stage));
     write_number_or_null_member(out, "pid", step->pid != 0, (uint64_t)step->pid);
     write_number_or_null_member(out, "attempt", step->attempt != 0, step->attempt);
     write_number_or_null_member(out, "duration_us", step->duration_us != 0, step->duration_us);
-    control_admin_member(out, "due", step->due_ms != 0 ? due_text : NULL);
-    control_admin_member(out, "end", get_event_end_name(step));
-    control_admin_member(out, "reason",
-                         step->reason != STORE_REASON_NONE ? store_reason_name(step->reason) : NULL);
-    control_admin_member(out, "error", step->error);
+    control_admin_write_member(out, "due", step->due_ms != 0 ? due_text : NULL);
+    control_admin_write_member(out, "end", get_event_end_name(step));
+    control_admin_write_member(out, "reason",
+                               step->reason != STORE_REASON_NONE ? store_reason_name(step->reason) : NULL);
+    control_admin_write_member(out, "error", step->error);
     base_text_append(out, "}\n");
 }
 
@@ -189,7 +189,7 @@ static void add_result_cell(struct table *table, const struct store_trace_step *
 {
     char due_text[32], text[512];
     const char *event_end = get_event_end_name(step), *error = step->error != NULL ? step->error : "";
-    control_admin_time(step->due_ms, due_text, sizeof due_text);
+    control_admin_format_time(step->due_ms, due_text, sizeof due_text);
     snprintf(text, sizeof text, "%s%s%s%s%s%s%s", event_end != NULL ? event_end : "",
              step->reason != STORE_REASON_NONE ? ", " : "", store_reason_name(step->reason),
              step->due_ms != 0 ? "again at " : "", step->due_ms != 0 ? due_text : "",
@@ -284,7 +284,7 @@ static int print_event_history(struct history *history)
     if (code != 0) {
         cli_print_message("%s: its store cannot be read: %s", cli->instance,
                           code == EP_ENOMEM ? "out of memory" : store_errmsg(history->store));
-        return CONTROL_NO;
+        return CONTROL_FAILED;
     }
     if (history->step_count == 0)
         cli_print_message(
@@ -306,11 +306,11 @@ int cli_trace(struct cli *cli)
     struct error error = {0};
     if (cli->store_url == NULL) {
         cli_print_message("%s: the location of its store is not known: give -c FILE", cli->instance);
-        return CONTROL_NO;
+        return CONTROL_FAILED;
     }
     if (store_open(&options, &history.store, &error) != 0) {
         cli_print_message("%s: its store cannot be read: %s", cli->instance, error.message);
-        return CONTROL_NO;
+        return CONTROL_FAILED;
     }
     int status = print_event_history(&history);
     for (size_t i = 0; i < history.name_count; i++)

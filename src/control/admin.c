@@ -89,7 +89,7 @@ void control_admin_format_time(uint64_t ms, char *buffer, size_t size)
 void control_admin_end_with_store_error(const struct admin_request *request, const char *failed_action,
                                         const char *done_before)
 {
-    control_end(request->client_fd, CONTROL_NO, "%s: %s%s%s", failed_action,
+    control_end(request->client_fd, CONTROL_FAILED, "%s: %s%s%s", failed_action,
                 store_errmsg(request->admin->store), *done_before != '\0' ? "; " : "", done_before);
 }
 
@@ -162,7 +162,8 @@ void control_admin_serve_cursor(struct admin_request *request)
     const char *source = request->select.source;
     int code = control_admin_find_source_id(request, source, &id, &error);
     if (code != EP_OK) {
-        control_end(request->client_fd, code == EP_ENOENT ? CONTROL_USAGE : CONTROL_NO, "%s", error.message);
+        control_end(request->client_fd, code == EP_ENOENT ? CONTROL_USAGE : CONTROL_FAILED, "%s",
+                    error.message);
         return;
     }
     struct store *store = request->admin->store;
@@ -224,8 +225,8 @@ void control_admin_serve_check(struct admin_request *request)
     if (code != EP_OK)
         control_admin_end_with_store_error(request, "cannot check the store", "");
     else if (answer.line_count > 0)
-        control_end(request->client_fd, CONTROL_NO, "the store has %" PRIu64 " problem%s", answer.line_count,
-                    answer.line_count == 1 ? "" : "s");
+        control_end(request->client_fd, CONTROL_FAILED, "the store has %" PRIu64 " problem%s",
+                    answer.line_count, answer.line_count == 1 ? "" : "s");
     else
         control_end(request->client_fd, CONTROL_DONE, "the store is sound");
     control_answer_close(&answer);
@@ -258,7 +259,7 @@ void control_admin_serve(const struct admin *admin, const cJSON *json, int clien
     if (code == EP_OK)
         command_functions[request.command->id](&request);
     else
-        control_end(client_fd, code == EP_EINVAL ? CONTROL_USAGE : CONTROL_NO, "%s", error.message);
+        control_end(client_fd, code == EP_EINVAL ? CONTROL_USAGE : CONTROL_FAILED, "%s", error.message);
     control_admin_close_request(&request);
     if (changed_sources != NULL)
         *changed_sources = changed;

@@ -101,7 +101,7 @@ static int add_event_to_page(struct injection *injection, struct json_span event
     if (uid != NULL)
         return source_page_add(&injection->page, uid, address, type, event.at, event.bytes);
     char hash[HASH_UID_DIGITS + 1];
-    base_hash_hex(event.at, event.bytes, hash, HASH_UID_DIGITS);
+    base_hash_write_hex(event.at, event.bytes, hash, HASH_UID_DIGITS);
     const char *first_member = event.at + 1, *end = event.at + event.bytes;
     while (first_member < end && strchr(" \t\r\n", *first_member) != NULL)
         first_member++;
@@ -246,15 +246,15 @@ static void end_inject_answer(struct injection *injection, int receive_code)
              injection->stored_count, would_be, injection->duplicate_count,
              injection->duplicate_count == 1 ? "" : "s", injection->invalid_count);
     if (injection->store_code == EP_ENOMEM || receive_code == EP_ENOMEM)
-        control_end(injection->request->client_fd, CONTROL_NO, "out of memory; %s", summary);
+        control_end(injection->request->client_fd, CONTROL_FAILED, "out of memory; %s", summary);
     else if (injection->store_code != EP_OK)
         control_admin_end_with_store_error(injection->request, "cannot store more events", summary);
     else if (receive_code != 0)
-        control_end(injection->request->client_fd, CONTROL_NO, "received no more events for %d s; %s",
+        control_end(injection->request->client_fd, CONTROL_FAILED, "received no more events for %d s; %s",
                     READ_MS / 1000, summary);
     else
-        control_end(injection->request->client_fd, injection->invalid_count > 0 ? CONTROL_NO : CONTROL_DONE,
-                    "%s", summary);
+        control_end(injection->request->client_fd,
+                    injection->invalid_count > 0 ? CONTROL_FAILED : CONTROL_DONE, "%s", summary);
 }
 
 /* Serves `eventpipe inject`: reads events as lines from the client's connection and stores them page by
@@ -265,7 +265,8 @@ void control_admin_serve_inject(struct admin_request *request)
     struct injection injection = {.request = request, .line_number = request->first_line};
     int code = control_admin_find_source_id(request, request->select.source, &injection.source_id, &error);
     if (code != EP_OK) {
-        control_end(request->client_fd, code == EP_ENOENT ? CONTROL_USAGE : CONTROL_NO, "%s", error.message);
+        control_end(request->client_fd, code == EP_ENOENT ? CONTROL_USAGE : CONTROL_FAILED, "%s",
+                    error.message);
         return;
     }
     source_page_open(&injection.page);

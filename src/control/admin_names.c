@@ -188,7 +188,7 @@ void control_admin_describe_unknown_name(const struct admin_request *request, ch
         is_source_known = strcmp(names->sources[i], source) == 0;
     buffer[0] = '\0';
     if (!is_source_known)
-        similar_name = base_suggest_near(source, (const char *const *)names->sources);
+        similar_name = base_suggest_find_nearest(source, (const char *const *)names->sources);
     else if (stage == NULL || is_stage_known(names, stage, &similar_name))
         return;
     snprintf(buffer, size, "; there is no %s \"%s\"%s%s%s", is_source_known ? "stage" : "source",

@@ -34,7 +34,7 @@
 
 enum control_code {
     CONTROL_DONE = 0,
-    CONTROL_NO = 1,
+    CONTROL_FAILED = 1,
     CONTROL_USAGE = 2,
     CONTROL_DOWN = 3,
     CONTROL_NOTHING = 4 /* nothing matched */

@@ -48,7 +48,7 @@ static char *make_uid(struct json_span id)
  * 0 or a negative code with a message. */
 static int read_single_value(struct msgpack column_value, struct msgpack *value, struct error *error)
 {
-    int code = json_msgpack_first(column_value, value, error);
+    int code = json_msgpack_find_first(column_value, value, error);
     if (code == 0 && value->bytes != column_value.bytes)
         code = base_error_set(error, EP_EPROTO, "unexpected bytes after the value: %zu",
                               column_value.bytes - value->bytes);
@@ -221,7 +221,7 @@ static int read_context(struct import_row *row, struct msgpack column_value)
         return code;
     code = check_is_map("pipelineContext: ", pipeline_context, &row->error);
     if (code == 0)
-        code = json_msgpack_json(pipeline_context, &row->context, &row->error);
+        code = json_msgpack_convert_to_json(pipeline_context, &row->context, &row->error);
     if (code == EP_EPROTO)
         base_text_reset(&row->context);
     return code;

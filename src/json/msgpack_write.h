@@ -23,7 +23,7 @@ void json_msgpack_write_map(struct text *out, size_t member_count);
  * Converts JSON text (json_valid) and appends it. Whole numbers that fit 64 bits become integers, all
  * others 64-bit floats. A member whose key ends in ":b64" becomes bytes under the key without that
  * ending, one in ":string:b64" becomes text; if its value is not base64, the member stays as it is. This
- * is the reverse of json_msgpack_json. Returns 0 or EP_ENOMEM.
+ * is the reverse of json_msgpack_convert_to_json. Returns 0 or EP_ENOMEM.
  */
 int json_msgpack_write(struct text *out, struct json_span value);
 

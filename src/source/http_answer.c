@@ -128,7 +128,7 @@ static char *copy_cursor_text(struct json_span value)
 
     if (json_kind(value) == '"' || json_kind(value) == '0')
         return json_text(value);
-    json_write_line(&json_text_line, value);
+    json_write_on_one_line(&json_text_line, value);
     return json_text_line.text;
 }
 

@@ -118,7 +118,7 @@ static void check_json_event(struct idefix_event *event)
     size_t error_offset;
 
     if (!json_valid(raw.at, raw.bytes, &error_offset)) {
-        if (json_split_deeper(raw, JSON_DEPTH_MAX))
+        if (json_split_is_deeper_than(raw, JSON_DEPTH_MAX))
             base_error_set(&event->decode_error, EP_EPROTO, "it is nested deeper than %d", JSON_DEPTH_MAX);
         else
             base_error_set(&event->decode_error, EP_EPROTO, "it is not valid JSON at byte %zu", error_offset);
@@ -171,7 +171,7 @@ static int read_msgpack_text_member(struct msgpack map, const char *key, char **
         return 0;
     *is_valid_text =
         memchr(content.at, '\0', content.bytes) == NULL && base_utf8_valid(content.at, content.bytes);
-    *out = json_msgpack_text(value);
+    *out = json_msgpack_copy_text(value);
     return *out == NULL ? EP_ENOMEM : 0;
 }
 
@@ -184,7 +184,7 @@ static int convert_msgpack_event(struct idefix_event *event, struct msgpack valu
         event->corrupt_reason = "it is not a map";
         return 0;
     }
-    int code = json_msgpack_json(value, &event->json, &event->decode_error);
+    int code = json_msgpack_convert_to_json(value, &event->json, &event->decode_error);
     if (code == EP_EPROTO) {
         set_corrupt_reason_from_error(event);
         return 0;
@@ -242,9 +242,9 @@ static int on_data_member(struct json_span key, struct json_span value, void *us
 {
     struct data_members *members = user;
 
-    if (members->events.at == NULL && json_split_key_is(key, "events"))
+    if (members->events.at == NULL && json_split_is_key(key, "events"))
         members->events = value;
-    else if (members->cid.at == NULL && json_split_key_is(key, "cid"))
+    else if (members->cid.at == NULL && json_split_is_key(key, "cid"))
         members->cid = value;
     return 0;
 }

@@ -51,7 +51,7 @@ def main():
     append(lines, {"id": "fourth"})
     status = wait_for(lambda: (lambda s: s if s and s["store"]["error"] else None)(instance.status()),
                       "status to say why")
-    check("not writable" in status["store"]["error"] and instance.database in status["store"]["error"],
+    check("may not write" in status["store"]["error"] and instance.database in status["store"]["error"],
           "what the status says: %s" % status["store"])
     equal(status["health"], "degraded", "health")
     equal(status["sources"][0]["fetched"], 3, "nothing counts as fetched before it is stored")

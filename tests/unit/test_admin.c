@@ -342,7 +342,7 @@ static void test_inject(void)
     changed = answers_ask(&options, &config, "{\"command\":\"inject\",\"source\":\"quakes\",\"line\":101}",
                           body, sizeof body - 1, &answers);
     CU_ASSERT_EQUAL(changed, 1);
-    CU_ASSERT_EQUAL(answers.code, CONTROL_NO);
+    CU_ASSERT_EQUAL(answers.code, CONTROL_FAILED);
     CU_ASSERT_EQUAL_FATAL(answers.count, 7);
     static const double refused[] = {103, 105, 106, 107, 108, 109};
     for (size_t i = 0; i < 6; i++)
@@ -382,7 +382,7 @@ static void test_inject_much(void)
     static struct answers many;
     answers_ask(&options, &config, "{\"command\":\"inject\",\"source\":\"other\"}", body.text, body.bytes,
                 &many);
-    CU_ASSERT_EQUAL(many.code, CONTROL_NO);
+    CU_ASSERT_EQUAL(many.code, CONTROL_FAILED);
     CU_ASSERT_EQUAL_FATAL(many.count, 4001);
     CU_ASSERT_EQUAL(answers_number(&many, 4000, "injected"), 4000);
     CU_ASSERT_EQUAL(answers_number(&many, 3999, "line"), 8000);
@@ -425,7 +425,7 @@ static void test_without_config(void)
     CU_ASSERT_STRING_EQUAL(answers_text(&answers, 0, "cursor"), "c-1");
     CU_ASSERT_EQUAL(answers_ask(&reader, NULL, "{\"command\":\"remove\",\"all\":true}", NULL, 0, &answers),
                     0);
-    CU_ASSERT_EQUAL(answers.code, CONTROL_NO);
+    CU_ASSERT_EQUAL(answers.code, CONTROL_FAILED);
     tear_down();
 }
 
