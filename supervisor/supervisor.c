@@ -233,7 +233,9 @@ static int supervisor_open(struct supervisor *supervisor, const struct superviso
     if ((result = open_descriptors(supervisor)) != 0)
         return base_error_set(error, EP_ESYSTEM, "cannot set up the supervisor: %s", strerror(-result));
     if ((result = orphan_adopt()) != 0)
-        return base_error_set(error, result, "cannot adopt orphans: %s", strerror(errno));
+        return base_error_set(error, result,
+                              "cannot become the parent of processes that a crashed child leaves: %s",
+                              strerror(errno));
     if ((result = check_name_is_free(config, error)) != 0)
         return result;
     if ((result = open_segment(supervisor, error)) != 0)

@@ -71,8 +71,9 @@ const char *store_trace_step_name(enum store_trace_step_kind kind)
 
 #define STATE(name) (1u << STORE_##name)
 
-/* Returns what an operator's command does to the state of events in the store. The store follows it when it
- * changes them; the command line and the keeper describe commands with it. */
+/* Returns the rule of an operator's command in the store: the states that it takes events from, the state
+ * that it gives them (-1 = deleted), and the step that the trace records. The engine follows it when it
+ * changes events; the command line and the keeper describe commands with it. */
 const struct store_command_rule *store_command_rule(enum store_command command)
 {
     static const struct store_command_rule rules[] = {
