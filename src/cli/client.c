@@ -194,15 +194,15 @@ static int on_answer_line(const char *line, size_t bytes, void *user)
     return code != EP_OK ? code : cli->output_failed ? EP_ESYSTEM : EP_OK;
 }
 
-/* Prints for a command of `eventpipe` that the daemon is down, or that it runs but gives no answer
- * (`reason` says why). With `only_reads` the command changes nothing, and the message adds that the command
- * line now reads the store itself. Returns CONTROL_DOWN, an exit status. */
+/* Prints for a command of `eventpipe` that the daemon is down, or that it runs but gives no answer (`reason`
+ * says why). The message adds that nothing was changed, since no request was sent, or, for a command that
+ * only reads, that the command line now reads the store itself. Returns CONTROL_DOWN, an exit status. */
 static int report_daemon_unavailable(const struct cli *cli, const struct error *reason, bool only_reads)
 {
     if (cli->daemon_alive)
         cli_print_message("%s: the daemon runs (pid %d), but %s%s", cli->instance,
                           (int)cli->segment.header->supervisor_pid, reason->message,
-                          only_reads ? "; reading its store instead" : "");
+                          only_reads ? "; reading its store instead" : "; nothing was changed");
     else
         cli_print_message("%s: the daemon is down%s", cli->instance,
                           only_reads

@@ -18,10 +18,10 @@
 size_t cli_table_measure_text(const char *text)
 {
     size_t width = 0;
-    const char *end = text + strlen(text);
-    while (text < end) {
-        size_t character_bytes = base_utf8_length(text, end);
-        text += character_bytes > 0 ? character_bytes : 1;
+    const char *position = text, *text_end = text + strlen(text);
+    while (position < text_end) {
+        size_t character_bytes = base_utf8_length(position, text_end);
+        position += character_bytes > 0 ? character_bytes : 1;
         width++;
     }
     return width;
@@ -32,15 +32,15 @@ size_t cli_table_measure_text(const char *text)
  * reach the terminal. */
 void cli_table_write_text(struct text *out, const char *text, size_t width)
 {
-    const char *end = text + strlen(text);
+    const char *position = text, *text_end = text + strlen(text);
     bool is_cut = width > 0 && cli_table_measure_text(text) > width;
-    for (size_t column = 0; text < end && (!is_cut || column + 1 < width); column++) {
-        size_t character_bytes = base_utf8_length(text, end);
-        if (character_bytes == 0 || base_utf8_is_control(text, character_bytes))
+    for (size_t column = 0; position < text_end && (!is_cut || column + 1 < width); column++) {
+        size_t character_bytes = base_utf8_length(position, text_end);
+        if (character_bytes == 0 || base_utf8_is_control(position, character_bytes))
             base_text_append(out, "?");
         else
-            base_text_append_bytes(out, text, character_bytes);
-        text += character_bytes > 0 ? character_bytes : 1;
+            base_text_append_bytes(out, position, character_bytes);
+        position += character_bytes > 0 ? character_bytes : 1;
     }
     if (is_cut)
         base_text_append(out, "…");

@@ -37,6 +37,12 @@ def main():
     instance.wait_source(lambda s: s["dead"] == 1 and s["delayed"] == 1, "the others set aside")
     cursor = instance.run("cursor", "lines").stdout
 
+    os.rename(instance.socket, instance.socket + ".gone")  # the daemon runs, and nothing reaches it
+    done = instance.run("hold", "ALL")
+    check(done.returncode == 3 and "the daemon runs (pid" in done.stderr and "nothing was changed" in done.stderr,
+          "hold without a control socket: %r" % done)
+    os.rename(instance.socket + ".gone", instance.socket)
+
     for how in ("killed", "stopped"):
         if how == "killed":
             instance.daemon.kill()
