@@ -335,9 +335,29 @@ static const char old_events[] = "old2 ready  [first ] {\"c\":2} {\"n\":2}  1002
                                  "old5 held  []  {\"n\":5}  1005\n"
                                  "old6 dead rejected []  {\"n\":6} no 1006\n";
 
+/* What SQLite has stored of the tables and indexes, without the quotes that a rename puts around names. */
+static char *schema_text(void)
+{
+    sqlite3 *db = NULL;
+    sqlite3_stmt *statement = NULL;
+    CU_ASSERT_EQUAL_FATAL(sqlite3_open(store_files_path(), &db), SQLITE_OK);
+    CU_ASSERT_EQUAL_FATAL(
+        sqlite3_prepare_v2(db,
+                           "SELECT group_concat(row, char(10)) FROM (SELECT type || ' ' || name || ' ' || "
+                           "replace(ifnull(sql, ''), '\"', '') AS row FROM sqlite_schema ORDER BY name)",
+                           -1, &statement, NULL),
+        SQLITE_OK);
+    CU_ASSERT_EQUAL_FATAL(sqlite3_step(statement), SQLITE_ROW);
+    char *text = strdup((const char *)sqlite3_column_text(statement, 0));
+    sqlite3_finalize(statement);
+    sqlite3_close(db);
+    return text;
+}
+
 static void version_1_is_migrated(void)
 {
     fixture_begin();
+    char *new_schema = schema_text();
     struct error error = {0};
     struct store *store = NULL;
     store_close(&fixture.store);
@@ -355,6 +375,10 @@ static void version_1_is_migrated(void)
     CU_ASSERT_EQUAL(store_open(&fixture.options, &store, &error), EP_ESTORE);
     CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "store version 1, this one needs "));
     CU_ASSERT_EQUAL_FATAL(fixture_prepare(), 0);
+    char *migrated_schema = schema_text();
+    CU_ASSERT_STRING_EQUAL(migrated_schema, new_schema); /* as a new store has it */
+    free(new_schema);
+    free(migrated_schema);
     CU_ASSERT_EQUAL(fixture.start, 4);
     CU_ASSERT_EQUAL(fixture.source, 1);
     fixture.store = fixture_open(false);

@@ -7,7 +7,8 @@
  * Invariants
  *  1. A file that is not ours is never written to: application_id says whose it is.
  *  2. PRAGMA user_version counts the steps that were taken. All missing steps are taken in one transaction.
- *  3. A step that was ever released is never edited; a change of the tables is a new step at the end.
+ *  3. A step that was ever released is never edited; a change of the tables is a new step at the end, and a
+ *     change of new_tables.
  */
 #include "src/store/sqlite/sqlite.h"
 
@@ -19,31 +20,42 @@
 #define COUNT(name) #name " INTEGER NOT NULL DEFAULT 0, "
 #define EVENT_STATE                                                             \
     "attempts INTEGER NOT NULL DEFAULT 0, crashes INTEGER NOT NULL DEFAULT 0, " \
-    "done TEXT NOT NULL DEFAULT '', context TEXT NOT NULL DEFAULT '', words TEXT NOT NULL DEFAULT ''"
+    "done TEXT NOT NULL DEFAULT '', context TEXT NOT NULL DEFAULT '', error TEXT NOT NULL DEFAULT ''"
 
-/* Large, rarely read columns stand last: SQLite reads a row only as far as it must. */
+/* clang-format off */
+/*
+ * The tables of a new store. An older store gets them by the steps below; a test compares the two.
+ * Large, rarely read columns stand last: SQLite reads a row only as far as it must.
+ */
+static const char new_tables[] =
+    "CREATE TABLE settings(id INTEGER PRIMARY KEY CHECK (id = 1), start_number INTEGER NOT NULL, "
+    "crashes_dropped INTEGER NOT NULL DEFAULT 0);"
+    "INSERT INTO settings VALUES(1, 0, 0);"
+    "CREATE TABLE source(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, "
+    "next_number INTEGER NOT NULL DEFAULT 1, " COUNT(fetched) COUNT(duplicates) COUNT(injected)
+    COUNT(completed) COUNT(removed_by_stage) COUNT(removed_by_operator) COUNT(live) COUNT(delayed) COUNT(held)
+    COUNT(dead) "cursor TEXT);"
+    "CREATE TABLE stage(id INTEGER PRIMARY KEY, source INTEGER NOT NULL, " COUNT(processed) COUNT(retried)
+    COUNT(removed) COUNT(rejected) COUNT(failed) COUNT(crashed) "name TEXT NOT NULL, UNIQUE(source, name));"
+    "CREATE TABLE event(seq INTEGER PRIMARY KEY, source INTEGER NOT NULL, uid TEXT NOT NULL, address TEXT, "
+    "type TEXT, arrival_ms INTEGER NOT NULL, data TEXT NOT NULL);"
+    "CREATE TABLE progress(seq INTEGER PRIMARY KEY, token INTEGER NOT NULL, " EVENT_STATE ");"
+    "CREATE TABLE suspended(seq INTEGER PRIMARY KEY, source INTEGER NOT NULL, state INTEGER NOT NULL, "
+    "reason INTEGER NOT NULL DEFAULT 0, due_ms INTEGER NOT NULL DEFAULT 0, " EVENT_STATE ");"
+    "CREATE TABLE imported(source INTEGER NOT NULL, uid TEXT NOT NULL, PRIMARY KEY(source, uid)) WITHOUT "
+    "ROWID;"
+    "CREATE TABLE crash(id INTEGER PRIMARY KEY, crashed_ms INTEGER NOT NULL, uptime_ms INTEGER NOT NULL, "
+    "pid INTEGER NOT NULL, code INTEGER NOT NULL, event INTEGER NOT NULL, kind TEXT NOT NULL, "
+    "cause TEXT NOT NULL, process TEXT NOT NULL, source TEXT NOT NULL, stage TEXT NOT NULL, "
+    "uid TEXT NOT NULL, how TEXT NOT NULL, last_output TEXT NOT NULL, UNIQUE(crashed_ms, pid));"
+    "CREATE TABLE trace(id INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, bytes BLOB NOT NULL);"
+    "CREATE UNIQUE INDEX event_uid ON event(source, length(uid), uid);"
+    "CREATE INDEX suspended_due ON suspended(source, due_ms) WHERE state = 2;"
+    "CREATE INDEX suspended_state ON suspended(source, state);";
+/* clang-format on */
+
+/* What brings an older store up to date: each step leads to the version that its comment names. */
 static const char *const steps[] = {
-    /* 1 */
-    "CREATE TABLE settings(id INTEGER PRIMARY KEY CHECK (id = 1), start_number INTEGER NOT NULL);"
-    "INSERT INTO settings VALUES(1, 0);"
-    "CREATE TABLE source(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, next_number INTEGER NOT NULL "
-    "DEFAULT 1, " COUNT(fetched) COUNT(duplicates) COUNT(injected) COUNT(finished) COUNT(removed)
-        COUNT(discarded) COUNT(live) COUNT(delayed) COUNT(held) COUNT(
-            dead) "cursor TEXT);"
-                  "CREATE TABLE stage(id INTEGER PRIMARY KEY, source INTEGER NOT NULL, " COUNT(processed)
-                      COUNT(retried) COUNT(removed) COUNT(rejected) COUNT(failed) COUNT(
-                          crashed) "name TEXT NOT NULL, UNIQUE(source, name));"
-                                   "CREATE TABLE event(seq INTEGER PRIMARY KEY, source INTEGER NOT NULL, uid "
-                                   "TEXT NOT NULL, device TEXT, type TEXT, "
-                                   "arrival_ms INTEGER NOT NULL, data TEXT NOT NULL, UNIQUE(source, uid));"
-                                   "CREATE TABLE progress(seq INTEGER PRIMARY KEY, token INTEGER NOT "
-                                   "NULL, " EVENT_STATE ");"
-                                   "CREATE TABLE parked(seq INTEGER PRIMARY KEY, source INTEGER NOT NULL, "
-                                   "state INTEGER NOT NULL, "
-                                   "reason INTEGER NOT NULL DEFAULT 0, due_ms INTEGER NOT NULL DEFAULT "
-                                   "0, " EVENT_STATE ");"
-                                   "CREATE INDEX parked_due ON parked(source, due_ms) WHERE state = 2;"
-                                   "CREATE INDEX parked_state ON parked(source, state);",
     /* 2: the uids that eventpipe import has taken, for ever */
     "CREATE TABLE imported(source INTEGER NOT NULL, uid TEXT NOT NULL, PRIMARY KEY(source, uid)) WITHOUT "
     "ROWID;",
@@ -87,7 +99,7 @@ static const char *const steps[] = {
     "ALTER TABLE settings RENAME COLUMN deaths_dropped TO crashes_dropped;"
     "ALTER TABLE crash RENAME COLUMN words TO last_output;",
 };
-#define VERSION ((int64_t)(sizeof steps / sizeof steps[0]))
+#define VERSION ((int64_t)(sizeof steps / sizeof steps[0]) + 1)
 /* The oldest version that a reader understands: step 6 renames the tables. */
 #define OLDEST_READ ((int64_t)6)
 
@@ -109,7 +121,7 @@ static int read_identity(struct store_sqlite *store, int64_t *application_id, in
 }
 
 /* Brings the store's tables from `version` to the present version, by all later steps of `steps` in one
- * transaction; version 0 creates them. Returns 0 or a negative code. The keeper runs it when an updated
+ * transaction; for version 0 (a new store) it creates them. Returns 0 or a negative code. The keeper runs it when an updated
  * daemon starts for the first time, and so does `eventpipe import`. */
 static int migrate_tables(struct store_sqlite *store, int64_t version)
 {
@@ -122,8 +134,10 @@ static int migrate_tables(struct store_sqlite *store, int64_t version)
     char sql[96];
     snprintf(sql, sizeof sql, "PRAGMA application_id = %d; PRAGMA user_version = %lld",
              STORE_SQLITE_APPLICATION, (long long)VERSION);
-    for (int64_t step_index = version; code == 0 && step_index < VERSION; step_index++)
-        code = store_sqlite_execute(store, steps[step_index]);
+    if (code == 0 && version == 0)
+        code = store_sqlite_execute(store, new_tables);
+    for (int64_t reached = version; code == 0 && version > 0 && reached < VERSION; reached++)
+        code = store_sqlite_execute(store, steps[reached - 1]);
     if (code == 0)
         code = store_sqlite_execute(store, sql);
     code = store_sqlite_end_transaction(store, code);
