@@ -140,7 +140,7 @@ struct shm_header {
 
     SHM_ALIGNED _Atomic uint64_t start_number; /* K: the store's start counter, before any claim */
     _Atomic uint32_t prepared;                 /* K: 1 when the store can be used */
-    _Atomic uint32_t activity;               /* *: 1 = something changed since K last looked (keeper_wake) */
+    _Atomic uint32_t activity; /* *: 1 = something changed since K last looked (process_notify_keeper) */
     _Atomic uint64_t store_bytes, wal_bytes; /* K */
     _Atomic uint64_t store_failing_since_ms; /* *: wall clock, 0 = the store works */
     struct shm_text store_error; /* *: why the store cannot be written, while failing_since != 0 */

@@ -184,8 +184,8 @@ void base_log_pass(enum ep_severity severity, const char *line)
 }
 
 /* Copies a text and replaces control characters and invalid UTF-8 by '?', so that it is safe in a log
- * line, a terminal or JSON. The log calls it, and whoever shows text from a backend, a program or a
- * configuration file, which could otherwise forge log lines or control a terminal. */
+ * line, a terminal or JSON. The log calls it, and so does all code that shows text from a backend, a program
+ * or a configuration file: such text could otherwise forge log lines or control a terminal. */
 void base_log_clean(const char *message, char *buffer, unsigned long buffer_bytes)
 {
     /* 3 more: the last character that fits may be 4 bytes long */

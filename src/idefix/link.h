@@ -22,7 +22,7 @@ struct idefix_link_status {
 /* A received frame. */
 struct idefix_link_frame {
     struct idefix_link_frame *next;
-    size_t bytes; /* of the message; body is empty if too_large */
+    size_t bytes; /* of the message; body is empty if is_too_large */
     bool is_too_large;
     char flags[8]; /* may be cut: known flags have at most two letters */
     char body[];

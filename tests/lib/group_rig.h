@@ -24,12 +24,12 @@
 #define GROUP_RIG_WATCHDOG_S 240 /* what hangs ends the test */
 #define GROUP_RIG_TEST_SLOT 0    /* the test's own */
 
-struct group_rig_worker { /* what a worker is told, and tells */
+struct group_rig_worker { /* what the test and one worker tell each other */
     struct store_answer answers[GROUP_RIG_ANSWERS];
     size_t count;
     _Atomic bool open; /* it has its store */
     _Atomic bool go;
-    _Atomic bool stands;  /* it does what its wal_syncs_before or at_commit said, and stays there */
+    _Atomic bool stands;  /* its wal_syncs_before has acted, and it stays there */
     _Atomic int refusals; /* EP_ESTOREBUSY that it got */
     bool applied[GROUP_RIG_ANSWERS];
     int code;

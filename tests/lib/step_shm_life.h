@@ -35,7 +35,7 @@ void life_fault(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* --- what the processes do */
 
-/* As process_producer_publish_claim and hand_over. */
+/* As process_producer_publish_claim and hand_over_events. */
 void life_hand_on(struct steps *steps, uint32_t ticket, uint32_t position);
 
 /* The next event: one that is READY, or a new one. The ticket names it before the store locks it. */
