@@ -253,10 +253,24 @@ static void test_table(void)
             check_change(&control_commands[i], states[j]);
     }
     CU_ASSERT_PTR_NULL(control_command_find("drop"));
-    control_command_describe_states(store_command_rule(STORE_REQUEUE)->takes, text, sizeof text);
-    CU_ASSERT_STRING_EQUAL(text, "ready, delayed, held and dead");
-    control_command_describe_states(store_command_rule(STORE_RELEASE)->takes, text, sizeof text);
-    CU_ASSERT_STRING_EQUAL(text, "held");
+    /* As the manual says. The store follows the same table, so the loop above would not see an error in it. */
+    static const struct {
+        const char *command, *takes, *makes, *step;
+    } wanted[] = {
+        {"retry", "delayed and dead", "ready", "retry"},
+        {"hold", "ready, delayed and dead", "held", "hold"},
+        {"release", "held", "ready", "release"},
+        {"requeue", "ready, delayed, held and dead", "ready", "requeue"},
+        {"remove", "ready, delayed, held and dead", "removed", "remove"},
+    };
+    for (size_t i = 0; i < sizeof wanted / sizeof wanted[0]; i++) {
+        const struct control_change *change = control_command_find(wanted[i].command)->change;
+        const struct store_command_rule *rule = store_command_rule(change->store_command);
+        control_command_describe_states(rule->takes, text, sizeof text);
+        CU_ASSERT_STRING_EQUAL(text, wanted[i].takes);
+        CU_ASSERT_STRING_EQUAL(control_command_get_new_state(change), wanted[i].makes);
+        CU_ASSERT_STRING_EQUAL(store_trace_step_name(rule->step), wanted[i].step);
+    }
 }
 
 /* Each is refused, with a message, and changes nothing. */
